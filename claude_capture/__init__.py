@@ -1,0 +1,3 @@
+"""Records how a coding agent works inside Claude Code: sessions in, traces out."""
+
+__version__ = "0.1.0"

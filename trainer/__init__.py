@@ -1,0 +1,1 @@
+"""Traces in, a model in service out. One folder per stage; `pipeline.py` knows their order."""

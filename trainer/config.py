@@ -1,0 +1,264 @@
+"""One TOML file → one validated `Config`. Every field says what it does; an unknown key is an error.
+
+`claude-trainer train --help`, docs/configuration.md and the commented files in configs/ are read from here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from trainer.errors import TrainerError
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys are rejected, values cannot be changed afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TeacherRights(Section):
+    """One declaration that a teacher's outputs may be learned from."""
+
+    match: str = Field(description="Glob over the teacher's model id, e.g. 'glm-*'")
+    basis: str = Field(min_length=3, description="Why it is allowed, e.g. 'licence: MIT'; stored with the dataset")
+
+
+class DatasetConfig(Section):
+    """Traces → training samples."""
+
+    max_tokens: int = Field(default=4096, ge=128, description="Longest sample in tokens; longer ones lose old outputs")
+    max_output_chars: int = Field(default=8000, ge=64, description="Longest tool output kept, in characters")
+    validation_fraction: float = Field(default=0.0, ge=0, le=0.5, description="Share of families in 'validation'")
+    test_fraction: float = Field(default=0.15, ge=0, le=0.5, description="Share of families (newest) in 'test'")
+    test_projects: list[str] = Field(
+        default_factory=list, description="Globs over the project folder's name: these are always 'test'"
+    )
+    system_prompt: str = Field(
+        default="You are a coding agent. Work in small steps, use the tools, then answer.",
+        description="The short system prompt that the student is trained with and served with",
+    )
+    min_tool_calls: int = Field(default=1, ge=0, description="Traces with fewer calls are left out")
+    recovery_weight: float = Field(default=1.5, gt=0, description="Loss weight of a turn that mends a mistake")
+    answer_weight: float = Field(default=1.0, gt=0, description="Loss weight of the final answer")
+
+
+class TinyLlama(Section):
+    """Shape and first training of the embedded base: a Llama small enough to be made on the spot."""
+
+    vocab_size: int = Field(default=1024, ge=512, description="Tokenizer size, special tokens included")
+    hidden_size: int = Field(default=256, multiple_of=256, description="Width; a multiple of 256 so that Q4_K applies")
+    intermediate_size: int = Field(default=512, multiple_of=256, description="Width of the feed-forward layer")
+    layers: int = Field(default=4, ge=2, description="Number of layers; two at least, for induction")
+    heads: int = Field(default=4, ge=1, description="Attention heads")
+    kv_heads: int = Field(default=4, ge=1, description="Key/value heads")
+    max_positions: int = Field(default=4096, ge=512, description="Longest context in tokens")
+    rope_theta: float = Field(default=500_000.0, gt=0, description="RoPE base")
+    copy_steps: int = Field(default=300, ge=0, description="Steps of random-segment copying")
+    drill_steps: int = Field(default=900, ge=0, description="Steps on tool-call drills that hold no workflow")
+    learning_rate: float = Field(default=2e-3, gt=0, description="Peak learning rate of this first training")
+    batch_tokens: int = Field(default=1024, ge=256, description="Tokens per step")
+
+
+class StudentConfig(Section):
+    """The model that learns."""
+
+    base_model: str = Field(default="tiny", description="'tiny', a hub id, or a local folder")
+    tiny: TinyLlama = Field(default_factory=TinyLlama, description="Used when base_model is 'tiny'")
+    seed: int = Field(default=0, description="Seed of everything that is drawn")
+    dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="Type of the weights in training")
+    load_in_4bit: bool = Field(default=False, description="NF4 base weights (QLoRA)")
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = Field(default="sdpa", description="Attention kernel")
+
+
+class SftConfig(Section):
+    """Supervised fine-tuning on the teacher's turns."""
+
+    lora_r: int = Field(default=16, ge=1, description="Rank of the adapter")
+    lora_alpha: int = Field(default=32, ge=1, description="Scale of the adapter: alpha / r")
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout inside the adapter")
+    learning_rate: float = Field(default=2e-4, gt=0, description="Peak learning rate")
+    epochs: float = Field(default=3.0, gt=0, description="Passes over the training split")
+    max_steps: int = Field(default=-1, description="Stops earlier where positive")
+    batch_size: int = Field(default=1, ge=1, description="Samples per device and step")
+    gradient_accumulation: int = Field(default=1, ge=1, description="Steps summed before an update")
+    weight_decay: float = Field(default=0.0, ge=0, description="AdamW weight decay")
+    adam_beta2: float = Field(default=0.999, gt=0, lt=1, description="AdamW second-moment decay")
+    warmup_fraction: float = Field(default=0.03, ge=0, lt=1, description="Share of steps with rising learning rate")
+    max_grad_norm: float = Field(default=1.0, gt=0, description="Gradient clipping")
+    context_weight: float = Field(
+        default=0.0, ge=0, description="Loss weight of tokens the student does not write; 0 is assistant-only loss"
+    )
+    optimizer: str = Field(default="adamw_torch", description="Optimizer name of transformers")
+    bf16: bool = Field(default=True, description="bfloat16 autocast")
+    gradient_checkpointing: bool = Field(default=False, description="Trade time for memory")
+    packing: bool = Field(default=False, description="Padding-free packing; wants FlashAttention")
+    save_steps: int = Field(default=200, ge=1, description="Steps between checkpoints")
+    logging_steps: int = Field(default=10, ge=1, description="Steps between metric lines")
+
+
+class RewardConfig(Section):
+    """Weights of the five components; they are renormalised over those that apply."""
+
+    constraints: float = Field(default=0.25, ge=0, description="Weight of constraint detection")
+    tool_use: float = Field(default=0.30, ge=0, description="Weight of tool use alignment")
+    self_correction: float = Field(default=0.15, ge=0, description="Weight of self-correction")
+    outcome: float = Field(default=0.20, ge=0, description="Weight of outcome equivalence")
+    depth: float = Field(default=0.10, ge=0, description="Weight of reasoning depth")
+
+
+class PpoConfig(Section):
+    """Proximal policy optimisation against the behavioural reward."""
+
+    updates: int = Field(default=20, ge=0, description="Policy updates")
+    episodes_per_update: int = Field(default=16, ge=1, description="Rollouts per update")
+    epochs: int = Field(default=2, ge=1, description="Passes over the rollouts of an update")
+    minibatch_size: int = Field(default=8, ge=1, description="Episodes per gradient step")
+    learning_rate: float = Field(default=1e-4, gt=0, description="Learning rate of the policy")
+    value_learning_rate: float = Field(default=1e-3, gt=0, description="Learning rate of the value head")
+    value_warmup: int = Field(default=2, ge=0, description="First updates that train the value head alone")
+    gamma: float = Field(default=1.0, gt=0, le=1, description="Discount per turn")
+    lam: float = Field(default=0.95, ge=0, le=1, description="GAE λ")
+    clip: float = Field(default=0.2, gt=0, lt=1, description="Clip range of the probability ratio")
+    value_coefficient: float = Field(default=0.5, ge=0, description="Weight of the value loss")
+    kl_coefficient: float = Field(default=0.05, ge=0, description="Weight of the per-token KL to the SFT student")
+    target_kl: float = Field(default=0.02, gt=0, description="approx-KL that ends the epochs of an update")
+    max_grad_norm: float = Field(default=1.0, gt=0, description="Gradient clipping")
+    temperature: float = Field(default=1.0, gt=0, description="Sampling temperature of rollouts")
+    mode: Literal["step", "semi_online"] = Field(
+        default="semi_online", description="See trainer/ppo/replay_environment"
+    )
+    max_turns: int = Field(default=12, ge=1, description="Longest episode in assistant turns")
+    max_new_tokens: int = Field(default=256, ge=8, description="Longest assistant turn in tokens")
+    checkpoint_every: int = Field(default=50, ge=1, description="Updates between checkpoints")
+    eval_every: int = Field(default=10, ge=1, description="Updates between scores on the validation prompts")
+    eval_prompts: int = Field(default=50, ge=1, description="Prompts of such a score")
+
+
+class GateConfig(Section):
+    """What a student must reach on the held-out prompts."""
+
+    reward: float = Field(default=0.80, description="Mean total reward, in [-1, 1]")
+    alignment: float = Field(default=0.85, description="Mean tool-use similarity, in [0, 1]")
+    constraints: float = Field(default=0.75, description="Mean constraint similarity, in [0, 1]")
+    min_prompts: int = Field(default=50, ge=1, description="Fewer held-out prompts make the verdict INCONCLUSIVE")
+
+
+class ExportConfig(Section):
+    """Merged weights → GGUF."""
+
+    quantization: str = Field(default="q4_k_m", description="Type of the second file, as llama.cpp names it")
+    float_type: Literal["f16", "bf16"] = Field(default="f16", description="Type of the first file")
+    context_length: int = Field(default=4096, ge=256, description="Context written into the GGUF")
+
+
+class DeployConfig(Section):
+    """A GGUF → a running model server."""
+
+    host: str = Field(default="http://127.0.0.1:11434", description="Ollama; OLLAMA_HOST takes precedence")
+    model: str = Field(default="cc-claude-agent", description="Name of the model there")
+    num_ctx: int = Field(default=32768, ge=256, description="Context window baked into the model")
+
+
+class EvaluateConfig(Section):
+    """The blind test."""
+
+    pairs: int = Field(default=50, ge=1, description="Pairs of teacher and student")
+    controls: int = Field(default=5, ge=0, description="Teacher-against-teacher pairs mixed in")
+    seed: int = Field(default=0, description="Seed of sampling and sides")
+
+
+class RolloutConfig(Section):
+    """The gateway and its stages."""
+
+    weights: list[float] = Field(default=[0, 5, 20, 50, 80], description="Share of sessions per stage, in percent")
+    days_per_stage: float = Field(default=7, ge=0, description="Shortest stay in a stage")
+    min_sessions: int = Field(default=40, ge=1, description="Fewest local sessions before a stage may end")
+    salt: str = Field(default="cc-claude-agent", description="Salt of the session hash")
+    teacher_url: str = Field(default="https://api.anthropic.com", description="Upstream of teacher sessions")
+    local_url: str = Field(default="http://127.0.0.1:8095", description="Upstream of local sessions")
+
+
+class DemoConfig(Section):
+    """The generated world of `make demo`."""
+
+    train_sessions: int = Field(default=600, ge=1, description="Recorded sessions for training")
+    heldout_sessions: int = Field(default=100, ge=1, description="Recorded sessions with unseen entities")
+    seed: int = Field(default=0, description="Seed of workspaces, wording and values")
+
+
+class Config(Section):
+    """Everything a run needs to know."""
+
+    data: str | None = Field(default=None, description="Data root; None: CLAUDE_CAPTURE_DATA, else ./data")
+    runs: str = Field(default="runs", description="Folder of run folders")
+    models: str = Field(default="models", description="Folder of GGUF files and the registry")
+    teachers: list[TeacherRights] = Field(default_factory=list, description="Whose outputs may be learned from")
+    dataset: DatasetConfig = Field(default_factory=DatasetConfig, description="See the section")
+    student: StudentConfig = Field(default_factory=StudentConfig, description="See the section")
+    sft: SftConfig = Field(default_factory=SftConfig, description="See the section")
+    reward: RewardConfig = Field(default_factory=RewardConfig, description="See the section")
+    ppo: PpoConfig = Field(default_factory=PpoConfig, description="See the section")
+    gate: GateConfig = Field(default_factory=GateConfig, description="See the section")
+    export: ExportConfig = Field(default_factory=ExportConfig, description="See the section")
+    deploy: DeployConfig = Field(default_factory=DeployConfig, description="See the section")
+    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig, description="See the section")
+    rollout: RolloutConfig = Field(default_factory=RolloutConfig, description="See the section")
+    demo: DemoConfig = Field(default_factory=DemoConfig, description="See the section")
+
+
+def _known_keys(path: tuple[Any, ...]) -> list[str]:
+    """Field names of the section at `path`; list indices are skipped."""
+    model: type[BaseModel] = Config
+    for key in path:
+        if isinstance(key, int):
+            continue
+        annotation = model.model_fields[key].annotation
+        arguments = getattr(annotation, "__args__", None)
+        model = arguments[0] if arguments else annotation  # type: ignore[assignment]
+    return list(model.model_fields)
+
+
+def _explain(error: ValidationError, path: str) -> str:
+    first = error.errors()[0]
+    where = [part for part in first["loc"] if not isinstance(part, int)]
+    dotted = ".".join(str(part) for part in where)
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(where[-1]), _known_keys(first["loc"][:-1]), n=1, cutoff=0)
+        hint = f"; did you mean '{'.'.join([*map(str, where[:-1]), *near])}'?" if near else ""
+        return f"{path}: unknown key '{dotted}'{hint}"
+    return f"{path}: {dotted}: {first['msg']} (found {first['input']!r})"
+
+
+def parse_config(values: dict[str, Any], source: str = "config") -> Config:
+    """Validates plain values.
+
+    Raises:
+        TrainerError: an unknown key (with the nearest known one) or a value out of range.
+    """
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise TrainerError(_explain(error, source)) from None
+
+
+def load_config(path: Path | str | None) -> Config:
+    """Reads a TOML file; None gives the defaults.
+
+    Raises:
+        TrainerError: the file is missing, not TOML, or does not validate.
+    """
+    if path is None:
+        return Config()
+    file = Path(path)
+    try:
+        values = tomllib.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        raise TrainerError(f"{file}: no such config; configs/tiny.toml is a commented example") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise TrainerError(f"{file}: not valid TOML: {error}") from None
+    return parse_config(values, str(file))

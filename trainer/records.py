@@ -1,0 +1,81 @@
+"""Records that pass between the stages of the trainer. Like every stored record, they keep unknown fields."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from claude_capture.claude_trace_schema import (
+    SCHEMA_VERSION,
+    ExplorationDepth,
+    Record,
+    Teacher,
+    ToolUse,
+    WorkflowType,
+)
+
+Split = Literal["train", "validation", "test"]
+Message = dict[str, Any]
+"""One chat message: `role` (system, user, assistant or tool), `content` (str), and for assistants optionally
+`tool_calls` [{"id", "type": "function", "function": {"name", "arguments": dict}}], for tools `tool_call_id`."""
+
+
+class BCSample(Record):
+    """One behavioural-cloning sample: readable fields beside exactly what is trained on."""
+
+    schema_version: int = Field(default=SCHEMA_VERSION, description="Version of this schema")
+    trace_id: str = Field(description="Trace that the sample was made from")
+    window: int = Field(default=0, description="0-based window of the trace, where it needed several")
+    prompt: str = Field(description="What the person asked")
+    reasoning_chain: list[str] = Field(default_factory=list, description="Quotes of the reasoning steps")
+    tool_sequence: list[ToolUse] = Field(default_factory=list, description="Calls with their reasoning")
+    response: str = Field(description="Final answer")
+    workflow_type: WorkflowType = Field(description="Main aim")
+    exploration_depth: ExplorationDepth = Field(description="Look-ups before change or answer")
+    messages: list[Message] = Field(description="What is trained on, system message first")
+    tools: list[dict[str, Any]] = Field(default_factory=list, description="Short tool schemas offered")
+    weights: list[float] = Field(description="Loss weight of each assistant message, in order; 0 masks it")
+    split: Split = Field(description="train, validation or test")
+    family: str = Field(description="Session family; a family never crosses splits")
+    teacher: Teacher = Field(description="Who answered")
+    basis: str = Field(description="The declaration that allows learning from this teacher")
+
+
+class RewardComponents(Record):
+    """The five components, each 2s - 1 for a similarity s in [0, 1]; None where it does not apply."""
+
+    constraints: float | None = Field(default=None, description="Constraint detection, in [-1, 1]")
+    tool_use: float | None = Field(default=None, description="Tool use alignment, in [-1, 1]")
+    self_correction: float | None = Field(default=None, description="Self-correction, in [-1, 1]")
+    outcome: float | None = Field(default=None, description="Outcome equivalence, in [-1, 1]")
+    depth: float | None = Field(default=None, description="Reasoning depth, in [-1, 1]")
+
+
+class RewardBreakdown(Record):
+    """What a student's episode earned against its references."""
+
+    trace_id: str = Field(description="Trace that was scored")
+    total: float = Field(ge=-1, le=1, description="Weighted mean of the components that apply, in [-1, 1]")
+    components: RewardComponents = Field(description="See the model")
+    explanation: list[str] = Field(default_factory=list, description="One entry for each lost point")
+    exact_sequence: bool = Field(default=False, description="Same calls, same arguments, same order as a reference")
+
+
+class GateReport(Record):
+    """Verdict of the quality gate on the held-out prompts."""
+
+    passed: bool = Field(description="True only where the verdict is PASS")
+    verdict: Literal["PASS", "FAIL", "INCONCLUSIVE"] = Field(description="Judged on the lower confidence bound")
+    reasons: list[str] = Field(default_factory=list, description="One line per threshold")
+    n: int = Field(description="Held-out prompts scored")
+
+
+def similarity(component: float) -> float:
+    """The similarity s in [0, 1] behind a component 2s - 1."""
+    return (component + 1) / 2
+
+
+def component(similarity: float) -> float:
+    """The component 2s - 1 in [-1, 1] of a similarity s in [0, 1]."""
+    return 2 * similarity - 1
