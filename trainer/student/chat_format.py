@@ -1,7 +1,7 @@
 """The chat format in Python: the same bytes as chat_template.jinja, and the way back.
 
     <|begin_of_text|>
-    <|start_header_id|>system<|end_header_id|>⏎⏎{system}⏎⏎Tools:⏎{Name(arg: type, optional?: type) description}…<|eot_id|>
+    <|start_header_id|>system<|end_header_id|>⏎⏎{system}⏎⏎Tools:⏎{Name(arg: type, other?: type) description}…<|eot_id|>
     <|start_header_id|>user<|end_header_id|>⏎⏎{prompt}<|eot_id|>
     <|start_header_id|>assistant<|end_header_id|>⏎⏎{text}<|python_tag|>{"name": …, "parameters": {…}}…<|eot_id|>
     <|start_header_id|>ipython<|end_header_id|>⏎⏎{result of the first call}<|eot_id|>…
@@ -208,11 +208,13 @@ def encode(
     weights: Sequence[float] | None = None,
     *,
     generation_prompt: bool = False,
+    opening: bool = True,
 ) -> Encoded:
     """Tokenises piece by piece, so that the student sees in training exactly the tokens it sees when it writes.
 
     Args:
         weights: one per assistant message, in order; None weighs each 1.
+        opening: False leaves out the first piece (BOS): the messages continue a conversation.
 
     Raises:
         TrainerError: the number of weights is not the number of assistant messages.
@@ -223,7 +225,7 @@ def encode(
     weight_of = dict(zip(turns, weights if weights is not None else [1.0] * len(turns), strict=True))
     ids: list[int] = []
     token_weights: list[float] = []
-    for piece in segments(messages, tools, generation_prompt=generation_prompt):
+    for piece in segments(messages, tools, generation_prompt=generation_prompt)[0 if opening else 1 :]:
         tokens = tokenizer.encode(piece.text, add_special_tokens=False)
         ids += tokens
         token_weights += [weight_of[piece.message] if piece.written else 0.0] * len(tokens)
