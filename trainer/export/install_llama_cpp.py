@@ -11,13 +11,13 @@ wheel is kept in the cache folder; a second install only unpacks it.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
+import zipfile
 from pathlib import Path
 
 CMAKE_FLAGS = [
@@ -49,6 +49,12 @@ def run(command: list[str], **environment: str) -> None:
         raise SystemExit(f"install_llama_cpp: {' '.join(command[:3])} … failed with exit status {done.returncode}")
 
 
+def holds_library(wheel: Path) -> bool:
+    """True where the wheel brings its own libllama; a wheel without it installs, but cannot be imported."""
+    with zipfile.ZipFile(wheel) as archive:
+        return any(Path(name).name.startswith("libllama.") for name in archive.namelist())
+
+
 def build_wheel(version: str, cache: Path) -> Path:
     """Builds the wheel in a scratch folder and moves it into `cache` under its final name."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
@@ -71,9 +77,12 @@ def build_wheel(version: str, cache: Path) -> Path:
         suffix = ".dylib" if sys.platform == "darwin" else ".so"
         for library in sorted((build / "bin").glob(f"lib*{suffix}*")):
             shutil.copy2(library, package / library.name)  # follows links: a wheel cannot hold them
+        (source / ".gitignore").unlink(missing_ok=True)  # it names lib/, and scikit-build leaves out what it names
         print("packing the wheel", flush=True)
         run([*pip, "wheel", "--no-deps", "-w", str(top / "out"), str(source)], CMAKE_ARGS="-DLLAMA_BUILD=OFF")
         wheel = next((top / "out").glob("*.whl"))
+        if not holds_library(wheel):
+            raise SystemExit(f"install_llama_cpp: {wheel.name} was packed without libllama; nothing was installed")
         cache.mkdir(parents=True, exist_ok=True)
         partial = cache / (wheel.name + ".partial")
         shutil.copy2(wheel, partial)
@@ -90,13 +99,13 @@ def main() -> None:
         raise SystemExit("install_llama_cpp: cmake is not on the PATH; install it (Debian: apt-get install cmake)")
     tag = f"cp{sys.version_info[0]}{sys.version_info[1]}"
     known = sorted(arguments.cache.glob(f"llama_cpp_python-{arguments.version}-*.whl"))
-    wheel = next((w for w in known if tag in w.name or "py3-none" in w.name), None)
+    wheel = next((w for w in known if (tag in w.name or "py3-none" in w.name) and holds_library(w)), None)
     wheel = wheel or build_wheel(arguments.version, arguments.cache)
     constraint = Path(__file__).parents[2] / "constraints.txt"
     pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "-q"]
+    run([*pip, "-c", str(constraint), "--force-reinstall", "--no-deps", str(wheel)])  # replaces one without libllama
     run([*pip, "-c", str(constraint), str(wheel)])
-    if importlib.util.find_spec("llama_cpp") is None:
-        raise SystemExit(f"install_llama_cpp: {wheel} did not install the package llama_cpp")
+    run([sys.executable, "-c", "import llama_cpp"])
     print(f"llama-cpp-python {arguments.version} installed from {wheel}", flush=True)
 
 
