@@ -1,0 +1,275 @@
+"""The four tools of the demo world, run for real in a workspace folder, with Claude Code's own texts.
+
+Texts, argument names and structured results follow recordings of Claude Code 2.1.330. Two liberties: a successful
+Edit leaves out the remark about the file's state, and Bash finds only the programs of `PROGRAMS` (a student that
+samples its commands must not meet `rm` or `curl`), with `sqlite3` always served by the shim.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer.demo import sqlite3_shim
+from trainer.demo.sqlite3_shim import Finished
+
+PROGRAMS = "awk basename cat cut diff dirname expr find grep head ls nl pwd sed sort stat tail test tr uniq wc".split()
+TIMEOUT = 10.0
+"""Seconds that a Bash command may run."""
+MAX_OUTPUT = 30_000
+"""Characters of a Bash output that are kept, as in Claude Code."""
+_PLAIN_SQLITE = re.compile(r'sqlite3 (-line )?(\w+\.db) "([^"$`\\!]+)"')
+
+
+def _schema(name: str, required: dict[str, str], optional: dict[str, str] | None = None) -> dict[str, Any]:
+    properties = {key: {"type": kind} for key, kind in {**required, **(optional or {})}.items()}
+    parameters = {"type": "object", "properties": properties, "required": list(required)}
+    return {"type": "function", "function": {"name": name, "parameters": parameters}}
+
+
+TOOLS = [
+    _schema("Read", {"file_path": "string"}),
+    _schema("Grep", {"pattern": "string"}, {"path": "string", "output_mode": "string"}),
+    _schema("Bash", {"command": "string"}),
+    _schema("Edit", {"file_path": "string", "old_string": "string", "new_string": "string"}),
+]
+"""Short schemas in the OpenAI function format."""
+_FUNCTIONS = {tool["function"]["name"]: tool["function"]["parameters"] for tool in TOOLS}
+
+
+@dataclass(frozen=True)
+class ToolResult:
+    """What a call gave back."""
+
+    text: str
+    """What the model sees."""
+    is_error: bool = False
+    validation: bool = False
+    """True where the call was refused before it ran: Claude Code fires no Pre/PostToolUse hook for it."""
+    structured: dict[str, Any] | None = None
+    """`toolUseResult` of the session file and `tool_response` of the hook; None on failure."""
+
+
+class _Refused(Exception):
+    """The call fails; `validation` as in ToolResult."""
+
+    def __init__(self, message: str, validation: bool = False) -> None:
+        super().__init__(message)
+        self.validation = validation
+
+
+def _validate(name: str, arguments: dict[str, Any]) -> None:
+    parameters = _FUNCTIONS.get(name)
+    if parameters is None:
+        raise _Refused(f"Error: No such tool available: {name}", validation=True)
+    issues = [f"The required parameter `{key}` is missing" for key in parameters["required"] if key not in arguments]
+    for key, value in arguments.items():
+        if key not in parameters["properties"]:
+            issues.append(f"An unexpected parameter `{key}` was provided")
+        elif not isinstance(value, str):
+            kind = type(value).__name__
+            issues.append(f"The parameter `{key}` type is expected as `string` but provided as `{kind}`")
+    if issues:
+        plural = "issues" if len(issues) > 1 else "issue"
+        text = f"InputValidationError: {name} failed due to the following {plural}:\n" + "\n".join(issues)
+        raise _Refused(text, validation=True)
+
+
+@functools.cache
+def _program_folder() -> str:
+    """A folder for PATH with the allowed programs and the sqlite3 shim; one per process, removed at its end."""
+    folder = tempfile.TemporaryDirectory(prefix="demo-bin-")
+    _program_folder_owner.append(folder)
+    for program in PROGRAMS:
+        if found := shutil.which(program):
+            (Path(folder.name) / program).symlink_to(found)
+    shim = Path(folder.name) / "sqlite3"
+    shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{sqlite3_shim.__file__}" "$@"\n', "utf-8")
+    shim.chmod(0o755)
+    return folder.name
+
+
+_program_folder_owner: list[tempfile.TemporaryDirectory[str]] = []
+
+
+def run_shell(command: str, folder: Path, timeout: float = TIMEOUT) -> Finished:
+    """Runs a command line in /bin/sh with `folder` as working directory and home.
+
+    A command that is nothing but one `sqlite3` query runs in this process: same function, same bytes, 50 times faster.
+    Status 143 means that the time was up and the process group was ended.
+    """
+    if plain := _PLAIN_SQLITE.fullmatch(command):
+        return sqlite3_shim.run([*(["-line"] if plain[1] else []), plain[2], plain[3]], str(folder))
+    environment = {"PATH": _program_folder(), "HOME": str(folder), "LC_ALL": "C.UTF-8", "PWD": str(folder)}
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", command],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        stdout, stderr = process.communicate(timeout=timeout)
+        status = process.returncode
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        stdout, stderr = process.communicate()
+        stderr, status = stderr + f"\nCommand timed out after {timeout:g}s".encode(), 143
+    return Finished(stdout.decode("utf-8", "replace"), stderr.decode("utf-8", "replace"), status)
+
+
+class WorkspaceTools:
+    """Runs calls in one workspace folder. Paths may be relative or absolute; outside the folder nothing exists."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
+        self._run: dict[str, Callable[[dict[str, str]], ToolResult]] = {
+            "Read": self._read,
+            "Grep": self._grep,
+            "Bash": self._bash,
+            "Edit": self._edit,
+        }
+
+    def run(self, name: str, arguments: dict[str, Any]) -> ToolResult:
+        """Runs one call; every failure is a result with `is_error`, never an exception."""
+        try:
+            _validate(name, arguments)
+            return self._run[name](arguments)
+        except _Refused as refusal:
+            message = str(refusal)
+            text = f"<tool_use_error>{message}</tool_use_error>" if refusal.validation else message
+            return ToolResult(text, is_error=True, validation=refusal.validation)
+
+    def _inside(self, path: str) -> Path | None:
+        """The file or folder that a path names, or None where it is outside or missing."""
+        try:
+            resolved = (self.folder / path).resolve()
+            return resolved if resolved.is_relative_to(self.folder) and resolved.exists() else None
+        except (OSError, ValueError):
+            return None
+
+    def _text_file(self, path: str, validation: bool) -> tuple[Path, str]:
+        file = self._inside(path)
+        if file is None:
+            note = f"File does not exist. Note: your current working directory is {self.folder}."
+            raise _Refused(note, validation)
+        if file.is_dir():
+            raise _Refused(f"EISDIR: illegal operation on a directory, read '{path}'", validation)
+        try:
+            return file, file.read_bytes().decode("utf-8")
+        except UnicodeDecodeError:
+            suffix = file.suffix or "this"
+            raise _Refused(
+                f"This tool cannot read binary files. The file appears to be a binary {suffix} file.", True
+            ) from None
+
+    def _read(self, arguments: dict[str, str]) -> ToolResult:
+        path = arguments["file_path"]
+        _, content = self._text_file(path, validation=False)
+        lines = content.split("\n")
+        numbered = "\n".join(f"{number}\t{line}" for number, line in enumerate(lines, 1))
+        file = {"filePath": path, "content": content, "numLines": len(lines), "startLine": 1, "totalLines": len(lines)}
+        return ToolResult(numbered, structured={"type": "text", "file": file})
+
+    def _candidates(self, path: str) -> Iterator[tuple[str, Path]]:
+        """Relative name and path of each file below `path`, sorted by name."""
+        start = self._inside(path)
+        if start is None:
+            raise _Refused(f"Path does not exist: {path}. Note: your current working directory is {self.folder}.", True)
+        files = [start] if start.is_file() else sorted(p for p in start.rglob("*") if p.is_file())
+        yield from ((file.relative_to(self.folder).as_posix(), file) for file in files)
+
+    def _grep(self, arguments: dict[str, str]) -> ToolResult:
+        mode = arguments.get("output_mode", "files_with_matches")
+        if mode not in ("content", "files_with_matches", "count"):
+            raise _Refused(f"InputValidationError: Grep failed: unknown output_mode {mode!r}", validation=True)
+        try:
+            pattern = re.compile(arguments["pattern"])
+        except re.error as error:
+            raise _Refused(f"regex parse error: {error}") from None
+        hits: list[tuple[str, int, str]] = []
+        for name, file in self._candidates(arguments.get("path", ".")):
+            data = file.read_bytes()
+            if b"\0" in data:
+                continue
+            lines = data.decode("utf-8", "replace").split("\n")
+            hits += [(name, number, line) for number, line in enumerate(lines, 1) if pattern.search(line)]
+        names = list(dict.fromkeys(name for name, _, _ in hits))
+        if mode == "content":
+            content = "\n".join(f"{name}:{number}:{line}" for name, number, line in hits)
+            found = {"mode": mode, "numFiles": 0, "filenames": [], "content": content, "numLines": len(hits)}
+            return ToolResult(content or "No matches found", structured=found)
+        if mode == "count":
+            content = "\n".join(f"{name}:{sum(hit[0] == name for hit in hits)}" for name in names)
+            counts = {
+                "mode": mode,
+                "numFiles": len(names),
+                "filenames": [],
+                "content": content,
+                "numMatches": len(hits),
+            }
+            return ToolResult(content or "No matches found", structured=counts)
+        listing = f"Found {len(names)} file{'' if len(names) == 1 else 's'}\n" + "\n".join(names)
+        return ToolResult(
+            listing if names else "No files found",
+            structured={"mode": mode, "numFiles": len(names), "filenames": names},
+        )
+
+    def _bash(self, arguments: dict[str, str]) -> ToolResult:
+        if "\0" in arguments["command"]:
+            raise _Refused("InputValidationError: Bash failed: the command holds a NUL byte", validation=True)
+        finished = run_shell(arguments["command"], self.folder)
+        stdout, stderr = (re.sub(r"\A(\s*\n)+", "", text).rstrip()[:MAX_OUTPUT] for text in finished[:2])
+        both = "\n".join(text for text in (stdout, stderr) if text)
+        if finished.status:
+            raise _Refused(f"Exit code {finished.status}" + (f"\n{both}" if both else ""))
+        flags = {"interrupted": False, "isImage": False, "noOutputExpected": False}
+        return ToolResult(both, structured={"stdout": stdout, "stderr": stderr, **flags})
+
+    def _edit(self, arguments: dict[str, str]) -> ToolResult:
+        path, old, new = (arguments[key] for key in ("file_path", "old_string", "new_string"))
+        file, content = self._text_file(path, validation=True)
+        if old == new:
+            raise _Refused("No changes to make: old_string and new_string are exactly the same.", validation=True)
+        count = content.count(old) if old else 0
+        if count == 0:
+            raise _Refused(f"String to replace not found in file.\nString: {old}", validation=True)
+        if count > 1:
+            message = (
+                f"Found {count} matches of the string to replace, but replace_all is false. To replace all occurrences, "
+                "set replace_all to true. To replace only one occurrence, please provide more context to uniquely "
+                f"identify the instance.\nString: {old}"
+            )
+            raise _Refused(message, validation=True)
+        file.write_text(content.replace(old, new), "utf-8")
+        changed = {
+            "filePath": path,
+            "oldString": old,
+            "newString": new,
+            "originalFile": content,
+            "structuredPatch": _patch(content, content.replace(old, new)),
+            "userModified": False,
+            "replaceAll": False,
+        }
+        return ToolResult(f"The file {path} has been updated successfully.", structured=changed)
+
+
+def _patch(before: str, after: str) -> list[dict[str, Any]]:
+    """One hunk over the whole (short) file, as Claude Code's `structuredPatch`."""
+    old, new = before.splitlines(), after.splitlines()
+    lines = [line for line in difflib.ndiff(old, new) if not line.startswith("?")]
+    marked = [line[0] + line[2:] for line in lines]
+    return [{"oldStart": 1, "oldLines": len(old), "newStart": 1, "newLines": len(new), "lines": marked}]

@@ -1,0 +1,104 @@
+"""The demo world, whole: episodes with a workspace, a prompt and the scripted teacher's way of answering it."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from trainer.demo import database_tasks, file_tasks
+from trainer.demo.scripted_teacher import (
+    HEADLINE,
+    Call,
+    DemoEpisode,
+    Desk,
+    EntityKey,
+    Step,
+    Task,
+    facts,
+    is_held_out,
+)
+from trainer.demo.tools import TOOLS
+from trainer.demo.workspace import WorkspaceSpec, draw_workspace
+from trainer.errors import TrainerError
+
+__all__ = [
+    "FAMILIES",
+    "HEADLINE",
+    "TOOLS",
+    "Call",
+    "DemoEpisode",
+    "EntityKey",
+    "Step",
+    "WorkspaceSpec",
+    "check_answer",
+    "headline_episode",
+    "is_held_out",
+    "make_episode",
+    "make_episodes",
+]
+
+FAMILIES: dict[str, Callable[[random.Random, WorkspaceSpec], Task]] = {
+    "diff": database_tasks.diff,
+    "count": database_tasks.count,
+    "const": file_tasks.const,
+    "conf": file_tasks.conf,
+    "chain": database_tasks.chain,
+    "readonly": file_tasks.readonly,
+    "name": database_tasks.name,
+    "top": database_tasks.top,
+}
+_MIX = ("diff", "conf", "count", "chain", "const", "diff", "readonly", "conf", "name", "top")
+"""Families in the order in which `make_episodes` deals them; the two hardest come twice."""
+
+
+def _work(seed: int, held_out: bool, family: str, workspace: WorkspaceSpec, task: Task) -> DemoEpisode:
+    """Lets the teacher do the task in a folder of its own."""
+    with tempfile.TemporaryDirectory(prefix="demo-") as name:
+        desk = Desk(workspace.materialise(Path(name)), task.constraint)
+        answer = task.solve(desk)
+    plan = tuple(desk.steps)
+    return DemoEpisode(
+        seed, held_out, family, task.key, workspace, task.prompt, plan, answer, constraint=task.constraint
+    )
+
+
+def make_episode(seed: int, held_out: bool, family: str | None = None) -> DemoEpisode:
+    """Makes the episode of a seed: the same arguments give the same episode.
+
+    Args:
+        held_out: side of the split; the entities of one side never appear together on the other.
+        family: one of FAMILIES; drawn where None.
+
+    Raises:
+        TrainerError: the family is not known.
+    """
+    if family is not None and family not in FAMILIES:
+        raise TrainerError(f"unknown family {family!r} of demo tasks; known: {', '.join(FAMILIES)}")
+    rng = random.Random(f"{seed}/{held_out}/{family}")
+    chosen = family or rng.choice(_MIX)
+    while True:
+        workspace = draw_workspace(rng)
+        task = FAMILIES[chosen](rng, workspace)
+        if is_held_out(task.key) == held_out:
+            return _work(seed, held_out, chosen, workspace, task)
+
+
+def make_episodes(n: int, held_out: bool, seed: int) -> list[DemoEpisode]:
+    """Makes `n` episodes, every ten of which hold each family once and `diff` and `conf` twice."""
+    families = itertools.islice(itertools.cycle(_MIX), n)
+    return [make_episode(1_000_000 * seed + index, held_out, family) for index, family in enumerate(families)]
+
+
+def headline_episode(seed: int) -> DemoEpisode:
+    """The episode of the headline question, in a workspace of its own that holds transformers 1 and 2. Held out."""
+    rng = random.Random(f"{seed}/headline")
+    workspace = draw_workspace(rng, ids=(1, 2))
+    return _work(seed, True, "diff", workspace, database_tasks.diff(rng, workspace, headline=True))
+
+
+def check_answer(episode: DemoEpisode, text: str) -> bool:
+    """Whether an answer is right: the facts of the teacher's answer, all of them, in order, and no other ones."""
+    return facts(text) == facts(episode.answer)
