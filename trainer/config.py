@@ -59,7 +59,6 @@ class TinyLlama(Section):
     max_positions: int = Field(default=4096, ge=512, description="Longest context in tokens")
     rope_theta: float = Field(default=500_000.0, gt=0, description="RoPE base")
     copy_steps: int = Field(default=300, ge=0, description="Steps of random-segment copying")
-    drill_steps: int = Field(default=900, ge=0, description="Steps on tool-call drills that hold no workflow")
     learning_rate: float = Field(default=2e-3, gt=0, description="Peak learning rate of this first training")
     batch_tokens: int = Field(default=1024, ge=256, description="Tokens per step")
 
@@ -81,6 +80,9 @@ class SftConfig(Section):
     lora_r: int = Field(default=16, ge=1, description="Rank of the adapter")
     lora_alpha: int = Field(default=32, ge=1, description="Scale of the adapter: alpha / r")
     lora_dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout inside the adapter")
+    train_embeddings: bool = Field(
+        default=False, description="Train embeddings and output layer in full; the tiny base needs it"
+    )
     learning_rate: float = Field(default=2e-4, gt=0, description="Peak learning rate")
     epochs: float = Field(default=3.0, gt=0, description="Passes over the training split")
     max_steps: int = Field(default=-1, description="Stops earlier where positive")

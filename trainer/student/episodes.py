@@ -152,7 +152,7 @@ def run_episodes(
                     ended.append(active[index])
         if ended:
             kept = [index for index, row in enumerate(active) if row not in ended]
-            cache.batch_select_indices(torch.tensor(kept, device=model.device))
+            cache.batch_select_indices(torch.tensor(kept, dtype=torch.long, device=model.device))
             active = [active[index] for index in kept]
             if progress is not None:
                 progress(len(ended))

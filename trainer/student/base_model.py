@@ -1,0 +1,97 @@
+"""Finds and loads the model that a student starts from: the embedded tiny Llama, a hub id or a local folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+from trainer.config import StudentConfig
+from trainer.errors import TrainerError
+from trainer.student.chat_format import BOS, EOT, template_text
+
+LAYOUT = "config.json, tokenizer.json, tokenizer_config.json and model*.safetensors"
+
+
+def cache_folder() -> Path:
+    """`$XDG_CACHE_HOME/claude-capture/bases`, else below `~/.cache`."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "claude-capture" / "bases"
+
+
+def resolve_base(student: StudentConfig, texts: list[str] | None = None, progress: Any = None) -> str:
+    """The folder or hub id behind `student.base_model`.
+
+    Args:
+        texts: rendered training conversations; the tiny base trains its tokenizer on them when it is first made.
+
+    Raises:
+        TrainerError: a local folder without a model, or a tiny base asked for without texts.
+    """
+    if student.base_model == "tiny":
+        from trainer.student.tiny_llama import make_tiny_base
+
+        if not texts:
+            raise TrainerError("base_model 'tiny' is made from the training split; build the dataset first")
+        return str(make_tiny_base(student.tiny, texts, cache_folder(), student.seed, progress))
+    folder = Path(student.base_model)
+    if folder.is_dir() and not (folder / "config.json").exists():
+        raise TrainerError(f"{folder}: no model there; a base folder holds {LAYOUT}")
+    if not folder.is_dir() and student.base_model.startswith((".", "/", "~")):
+        raise TrainerError(f"{folder}: no such folder; base_model is 'tiny', a hub id or a folder with {LAYOUT}")
+    return student.base_model
+
+
+def load_tokenizer(base: str) -> Any:
+    """The base's tokenizer with our chat template.
+
+    Raises:
+        TrainerError: the vocabulary lacks Llama 3's control tokens.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(base)
+    except OSError as error:
+        raise TrainerError(_unreachable(base, error)) from None
+    known = tokenizer.get_vocab()
+    missing = [t for t in (BOS, EOT, "<|start_header_id|>", "<|end_header_id|>", "<|python_tag|>") if t not in known]
+    if missing:
+        raise TrainerError(
+            f"{base}: the tokenizer lacks {', '.join(missing)}; the chat format needs a Llama-3 tokenizer"
+        )
+    tokenizer.chat_template = template_text()
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = "<|finetune_right_pad_id|>" if "<|finetune_right_pad_id|>" in known else EOT
+    return tokenizer
+
+
+def load_model(base: str, student: StudentConfig) -> Any:
+    """The base's weights, quantised to NF4 where the config says so.
+
+    Raises:
+        TrainerError: the hub cannot be reached, or the files are not a causal language model.
+    """
+    dtype = getattr(torch, student.dtype)
+    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": student.attention}
+    if student.load_in_4bit:
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16,
+        )
+    if torch.cuda.is_available():
+        options["device_map"] = {"": int(os.environ.get("LOCAL_RANK", "0"))}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(base, **options)
+    except OSError as error:
+        raise TrainerError(_unreachable(base, error)) from None
+    model.generation_config.pad_token_id = model.config.pad_token_id
+    return model
+
+
+def _unreachable(base: str, error: OSError) -> str:
+    first = str(error).split("\n")[0]
+    return f"{base}: cannot be loaded ({first}); give base_model a local folder with {LAYOUT}"
