@@ -7,6 +7,7 @@ samples its commands must not meet `rm` or `curl`), with `sqlite3` always served
 
 from __future__ import annotations
 
+import atexit
 import difflib
 import functools
 import os
@@ -23,8 +24,16 @@ from typing import Any
 
 from trainer.demo import sqlite3_shim
 from trainer.demo.sqlite3_shim import Finished
+from trainer.ppo.tool_errors import invalid_call
 
-PROGRAMS = "awk basename cat cut diff dirname expr find grep head ls nl pwd sed sort stat tail test tr uniq wc".split()
+PROGRAMS = tuple(
+    program
+    for line in (
+        "awk basename cat cut diff dirname expr find grep head",
+        "ls nl pwd sed sort stat tail test tr uniq wc",
+    )
+    for program in line.split()
+)
 TIMEOUT = 10.0
 """Seconds that a Bash command may run."""
 MAX_OUTPUT = 30_000
@@ -35,17 +44,17 @@ _PLAIN_SQLITE = re.compile(r'sqlite3 (-line )?(\w+\.db) "([^"$`\\!]+)"')
 def _schema(name: str, required: dict[str, str], optional: dict[str, str] | None = None) -> dict[str, Any]:
     properties = {key: {"type": kind} for key, kind in {**required, **(optional or {})}.items()}
     parameters = {"type": "object", "properties": properties, "required": list(required)}
-    return {"type": "function", "function": {"name": name, "parameters": parameters}}
+    return {"type": "function", "function": {"name": name, "description": "", "parameters": parameters}}
 
 
 TOOLS = [
-    _schema("Read", {"file_path": "string"}),
-    _schema("Grep", {"pattern": "string"}, {"path": "string", "output_mode": "string"}),
     _schema("Bash", {"command": "string"}),
     _schema("Edit", {"file_path": "string", "old_string": "string", "new_string": "string"}),
+    _schema("Grep", {"pattern": "string"}, {"path": "string", "output_mode": "string"}),
+    _schema("Read", {"file_path": "string"}),
 ]
-"""Short schemas in the OpenAI function format."""
-_FUNCTIONS = {tool["function"]["name"]: tool["function"]["parameters"] for tool in TOOLS}
+"""Short schemas in the OpenAI function format, in the order and form in which a dataset of recorded sessions has them;
+without descriptions, which a student of this size would only have to read."""
 
 
 @dataclass(frozen=True)
@@ -69,38 +78,18 @@ class _Refused(Exception):
         self.validation = validation
 
 
-def _validate(name: str, arguments: dict[str, Any]) -> None:
-    parameters = _FUNCTIONS.get(name)
-    if parameters is None:
-        raise _Refused(f"Error: No such tool available: {name}", validation=True)
-    issues = [f"The required parameter `{key}` is missing" for key in parameters["required"] if key not in arguments]
-    for key, value in arguments.items():
-        if key not in parameters["properties"]:
-            issues.append(f"An unexpected parameter `{key}` was provided")
-        elif not isinstance(value, str):
-            kind = type(value).__name__
-            issues.append(f"The parameter `{key}` type is expected as `string` but provided as `{kind}`")
-    if issues:
-        plural = "issues" if len(issues) > 1 else "issue"
-        text = f"InputValidationError: {name} failed due to the following {plural}:\n" + "\n".join(issues)
-        raise _Refused(text, validation=True)
-
-
 @functools.cache
 def _program_folder() -> str:
     """A folder for PATH with the allowed programs and the sqlite3 shim; one per process, removed at its end."""
-    folder = tempfile.TemporaryDirectory(prefix="demo-bin-")
-    _program_folder_owner.append(folder)
+    folder = Path(tempfile.mkdtemp(prefix="demo-bin-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for program in PROGRAMS:
         if found := shutil.which(program):
-            (Path(folder.name) / program).symlink_to(found)
-    shim = Path(folder.name) / "sqlite3"
+            (folder / program).symlink_to(found)
+    shim = folder / "sqlite3"
     shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{sqlite3_shim.__file__}" "$@"\n', "utf-8")
     shim.chmod(0o755)
-    return folder.name
-
-
-_program_folder_owner: list[tempfile.TemporaryDirectory[str]] = []
+    return str(folder)
 
 
 def run_shell(command: str, folder: Path, timeout: float = TIMEOUT) -> Finished:
@@ -145,8 +134,9 @@ class WorkspaceTools:
 
     def run(self, name: str, arguments: dict[str, Any]) -> ToolResult:
         """Runs one call; every failure is a result with `is_error`, never an exception."""
+        if invalid := invalid_call(name, arguments, TOOLS):
+            return ToolResult(invalid, is_error=True, validation=True)
         try:
-            _validate(name, arguments)
             return self._run[name](arguments)
         except _Refused as refusal:
             message = str(refusal)
@@ -237,7 +227,9 @@ class WorkspaceTools:
         if finished.status:
             raise _Refused(f"Exit code {finished.status}" + (f"\n{both}" if both else ""))
         flags = {"interrupted": False, "isImage": False, "noOutputExpected": False}
-        return ToolResult(both, structured={"stdout": stdout, "stderr": stderr, **flags})
+        return ToolResult(
+            both or "(Bash completed with no output)", structured={"stdout": stdout, "stderr": stderr, **flags}
+        )
 
     def _edit(self, arguments: dict[str, str]) -> ToolResult:
         path, old, new = (arguments[key] for key in ("file_path", "old_string", "new_string"))
@@ -249,9 +241,9 @@ class WorkspaceTools:
             raise _Refused(f"String to replace not found in file.\nString: {old}", validation=True)
         if count > 1:
             message = (
-                f"Found {count} matches of the string to replace, but replace_all is false. To replace all occurrences, "
-                "set replace_all to true. To replace only one occurrence, please provide more context to uniquely "
-                f"identify the instance.\nString: {old}"
+                f"Found {count} matches of the string to replace, but replace_all is false. To replace all "
+                "occurrences, set replace_all to true. To replace only one occurrence, please provide more context "
+                f"to uniquely identify the instance.\nString: {old}"
             )
             raise _Refused(message, validation=True)
         file.write_text(content.replace(old, new), "utf-8")

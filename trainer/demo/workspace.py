@@ -15,29 +15,35 @@ from pathlib import Path
 from typing import NamedTuple
 
 DATABASE = "grid.db"
-NAMES = (
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+NAMES = _words(
     "Oakridge Elmwood Birchfield Stonegate Riverside Hillcrest Maplewood Fairview Ashford Brookside Clearwater "
     "Dunmore Eastgate Foxglen Greenhill Harborview Ironbridge Juniper Kingsway Lakeside Millbrook Northfield Orchard "
     "Parkdale Quarry Redwood Southgate Thornton Underhill Valleyview Westbrook Yarrow Zenith Copperton Danbury "
     "Everett Glenwood Hawthorn Larkspur Moorland"
-).split()
-FEEDER_NAMES = "North South East West Central Harbor Airport Valley Ridge Canal".split()
+)
+FEEDER_NAMES = _words("North South East West Central Harbor Airport Valley Ridge Canal")
 RATINGS = (25, 40, 63, 125, 160, 250, 315, 480, 630, 750)
 VOLTAGES = (0.4, 6.3, 10.5, 20.0, 35.0)
 STATUSES = ("active", "offline", "maintenance", "retired")
-CONFIGS = tuple(f"config/{name}.yaml" for name in "poller alarm export sync meter report".split())
+CONFIGS = tuple(f"config/{name}.yaml" for name in _words("poller alarm export sync meter report"))
 KEYS = tuple(
     f"{first}_{second}"
-    for first in "retry poll batch queue alarm cache log page scan sync".split()
-    for second in "limit interval size timeout depth window".split()
+    for first in _words("retry poll batch queue alarm cache log page scan sync")
+    for second in _words("limit interval size timeout depth window")
 )
 CONSTANTS = tuple(
     f"{first}_{second}"
-    for first in "MAX MIN BASE PEAK SAFE WARN".split()
-    for second in "LOAD TAP TEMP FLOW DROP GAIN LOSS RATIO LIMIT DELAY".split()
+    for first in _words("MAX MIN BASE PEAK SAFE WARN")
+    for second in _words("LOAD TAP TEMP FLOW DROP GAIN LOSS RATIO LIMIT DELAY")
 )
 SOURCES = tuple(
-    f"{name}.py" for name in "limits thermal tariff losses relay outage dispatch scada billing metering".split()
+    f"{name}.py" for name in _words("limits thermal tariff losses relay outage dispatch scada billing metering")
 )
 SCHEMA = 'TRANSFORMERS = "id name rated_kva voltage_kv status feeder_id"\nFEEDERS = "id name voltage_kv status"'
 QUERIES = (
