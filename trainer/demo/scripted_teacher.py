@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,6 +57,8 @@ class DemoEpisode:
     prompt: str
     plan: tuple[Step, ...]
     answer: str
+    changed_files: Mapping[str, str]
+    """Relative path → text of each file that the teacher changed."""
     constraint: str | None
     """The limit as the teacher repeats it, or None where the prompt states none."""
 

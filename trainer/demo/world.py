@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from trainer.demo import database_tasks, file_tasks
+from trainer.demo.live_environment import LiveEnvironment, live_environment
 from trainer.demo.scripted_teacher import (
     HEADLINE,
     Call,
@@ -20,6 +21,7 @@ from trainer.demo.scripted_teacher import (
     facts,
     is_held_out,
 )
+from trainer.demo.session_recorder import record_sessions
 from trainer.demo.tools import TOOLS
 from trainer.demo.workspace import WorkspaceSpec, draw_workspace
 from trainer.errors import TrainerError
@@ -31,13 +33,17 @@ __all__ = [
     "Call",
     "DemoEpisode",
     "EntityKey",
+    "LiveEnvironment",
     "Step",
     "WorkspaceSpec",
     "check_answer",
+    "check_workspace",
     "headline_episode",
     "is_held_out",
+    "live_environment",
     "make_episode",
     "make_episodes",
+    "record_sessions",
 ]
 
 FAMILIES: dict[str, Callable[[random.Random, WorkspaceSpec], Task]] = {
@@ -57,11 +63,21 @@ _MIX = ("diff", "conf", "count", "chain", "const", "diff", "readonly", "conf", "
 def _work(seed: int, held_out: bool, family: str, workspace: WorkspaceSpec, task: Task) -> DemoEpisode:
     """Lets the teacher do the task in a folder of its own."""
     with tempfile.TemporaryDirectory(prefix="demo-") as name:
-        desk = Desk(workspace.materialise(Path(name)), task.constraint)
+        folder = workspace.materialise(Path(name))
+        desk = Desk(folder, task.constraint)
         answer = task.solve(desk)
-    plan = tuple(desk.steps)
+        changed = {path: (folder / path).read_text("utf-8") for path in workspace.files_changed(folder)}
     return DemoEpisode(
-        seed, held_out, family, task.key, workspace, task.prompt, plan, answer, constraint=task.constraint
+        seed=seed,
+        held_out=held_out,
+        family=family,
+        key=task.key,
+        workspace=workspace,
+        prompt=task.prompt,
+        plan=tuple(desk.steps),
+        answer=answer,
+        changed_files=changed,
+        constraint=task.constraint,
     )
 
 
@@ -102,3 +118,10 @@ def headline_episode(seed: int) -> DemoEpisode:
 def check_answer(episode: DemoEpisode, text: str) -> bool:
     """Whether an answer is right: the facts of the teacher's answer, all of them, in order, and no other ones."""
     return facts(text) == facts(episode.answer)
+
+
+def check_workspace(episode: DemoEpisode, folder: Path) -> bool:
+    """Whether a workspace ended as the teacher left it: the same files changed, to the same text, and no other."""
+    if episode.workspace.files_changed(folder) != sorted(episode.changed_files):
+        return False
+    return all((folder / path).read_text("utf-8") == text for path, text in episode.changed_files.items())
