@@ -130,6 +130,13 @@ class ReasoningStep(Evidence):
     kind: str = Field(description="observation, inference, decision or plan")
 
 
+class Dependency(Evidence):
+    """A call whose arguments hold a value that an earlier call returned."""
+
+    value: str = Field(default="", description="The value that was handed on")
+    returned_by: str | None = Field(default=None, description="Id of the latest earlier call whose output held it")
+
+
 class ToolUse(Record):
     """Name of a tool and the reasoning before it: one element of the readable tool sequence."""
 
@@ -149,9 +156,17 @@ class ReasoningSignals(Record):
     exploration_depth: ExplorationDepth = Field(default="minimal", description="Look-ups before change or answer")
     exploration_evidence: list[str] = Field(default_factory=list, description="Ids of the look-up calls counted")
     multi_step_reasoning: bool = Field(default=False, description="True with two or more dependent tool steps")
-    multi_step_evidence: list[Evidence] = Field(default_factory=list, description="The dependencies found")
+    multi_step_evidence: list[Dependency] = Field(default_factory=list, description="The dependencies found")
     workflow_type: WorkflowType = Field(default="conversation", description="Main aim of the trace")
     workflow_evidence: Evidence | None = Field(default=None, description="What decided the workflow type")
+
+
+class Interjection(Record):
+    """Something that reached the agent between two of its messages: a notification, a queued prompt, a summary."""
+
+    after_step: int = Field(description="Index of the assistant message it follows; -1 before the first")
+    kind: str = Field(description="notification, queued_prompt, compact_summary, meta, skill or bash_output")
+    text: str = Field(description="What the agent was told")
 
 
 class Context(Record):
@@ -204,12 +219,16 @@ class Trace(Record):
     turn_index: int = Field(default=0, description="0-based position of the prompt in its session")
     family: str | None = Field(default=None, description="Session family: the root session of resumes and forks")
     user_prompt: str = Field(description="What the person asked")
+    prompt_attachments: list[str] = Field(
+        default_factory=list, description="What the editor or Claude Code put around the prompt: open file, selection"
+    )
     claude_response: str = Field(default="", description="Final text of the assistant")
     started_at: str | None = Field(default=None, description="Time of the prompt")
     ended_at: str | None = Field(default=None, description="Time of the last record")
     status: Status = Field(default="complete", description="How the turn ended")
     steps: list[Step] = Field(default_factory=list, description="Assistant messages in order")
     tool_calls: list[ToolCall] = Field(default_factory=list, description="Calls in order")
+    interjections: list[Interjection] = Field(default_factory=list, description="Told to the agent between messages")
     reasoning_signals: ReasoningSignals = Field(default_factory=ReasoningSignals, description="See the model")
     subtraces: list[Trace] = Field(default_factory=list, description="Traces of subagents")
     parent_call_id: str | None = Field(default=None, description="For a subtrace: id of the call that started it")

@@ -1,0 +1,459 @@
+"""Records of one conversation (a session, or one subagent of it) → turns: a prompt and everything it set in motion.
+
+Claude Code writes one line per content block, writes old records again when a session is resumed, and chains records
+by `parentUuid`. So: a message is put together by `message.id`, a result is joined by `tool_use_id`, a block that is
+already there is a replay, and a record belongs to the turn of its parent (never further: with parallel calls the
+parent chain does not tell which call a result belongs to). A prompt whose parent lies before the latest turns is a
+rewind: the turns in between are the rejected continuation, unless work goes on in them later.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from claude_capture.prompts import UserKind, UserText, classify, command_line
+from claude_capture.transcripts import JsonObject, content_blocks, text_of
+
+TurnKind = Literal["prompt", "command", "bash", "orphan"]
+SPAWNING_TOOLS = frozenset({"Agent", "Task"})
+
+
+@dataclass
+class Call:
+    """A tool_use block."""
+
+    id: str
+    tool: str
+    input: dict[str, Any]
+    started_at: str | None
+
+
+@dataclass
+class Result:
+    """A tool_result block with what the record around it tells."""
+
+    text: str
+    is_error: bool
+    denial: str | None
+    details: Any
+    """`toolUseResult`: a dict on success, a string on failure."""
+    at: str | None
+
+
+@dataclass
+class Message:
+    """One assistant message, put together from its lines."""
+
+    id: str
+    model: str | None = None
+    thinking: list[str] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    withheld_thinking: bool = False
+    thinking_display: str | None = None
+    usage: JsonObject | None = None
+    stop_reason: str | None = None
+    started_at: str | None = None
+    is_api_error: bool = False
+    synthetic: bool = False
+
+
+@dataclass
+class Note:
+    """Something told to the agent between messages; `after` counts the messages before it."""
+
+    after: int
+    kind: str
+    text: str
+
+
+@dataclass(eq=False)
+class Turn:
+    """A prompt and what followed. `listed` turns become traces; commands and bash lines only once they are answered."""
+
+    kind: TurnKind
+    key: str
+    prompt: str
+    prompt_ids: list[str] = field(default_factory=list)
+    attachments: list[str] = field(default_factory=list)
+    started_at: str | None = None
+    ended_at: str | None = None
+    cwd: str | None = None
+    git_branch: str | None = None
+    version: str | None = None
+    permission_mode: str | None = None
+    shape: str | None = None
+    listed: bool = False
+    messages: list[Message] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
+    interrupted: bool = False
+    interrupted_messages: set[str] = field(default_factory=set)
+    stopped: bool = False
+    parent: Turn | None = None
+    rejected: list[Turn] = field(default_factory=list)
+    rejected_by: Turn | None = None
+    command: str | None = None
+
+
+class Conversation:
+    """Feeds on records in file order (`add`) and holds the turns. `agent_id` is None for the main agent."""
+
+    def __init__(self, session_id: str, agent_id: str | None = None) -> None:
+        self.session_id = session_id
+        self.agent_id = agent_id
+        self.agent_type: str | None = None
+        self.spawned_by: str | None = None
+        self.turns: list[Turn] = []
+        self.results: dict[str, Result] = {}
+        self.shapes: dict[str, list[JsonObject]] = {}
+        self.spawned: dict[str, list[str]] = {}
+        """Subagent id → ids of the calls that started or resumed it."""
+        self.first_cwd: str | None = None
+        self.replayed = 0
+        self.not_traces: Counter[str] = Counter()
+        self.external_parent: str | None = None
+        """parentUuid of the first record where it points out of this conversation."""
+        self.forked_from: str | None = None
+        self._path: list[Turn] = []
+        self._current: Turn | None = None
+        self._turn_of: dict[str, Turn] = {}
+        self._prompts: dict[tuple[str | None, str], Turn] = {}
+        self._messages: dict[str, tuple[Message, Turn]] = {}
+        self._loose: list[str] = []
+        self._keys: set[str] = set()
+        self._seen_any = False
+        self._shape: str | None = None
+
+    def add(self, record: JsonObject) -> None:
+        """Takes the next record."""
+        kind = record["type"]
+        if not self._seen_any:
+            self._seen_any = True
+            parent = record.get("parentUuid")
+            self.external_parent = parent if isinstance(parent, str) else None
+        fork = record.get("forkedFrom")
+        if self.forked_from is None and isinstance(fork, dict) and isinstance(fork.get("sessionId"), str):
+            self.forked_from = fork["sessionId"]
+        if self.first_cwd is None:
+            self.first_cwd = _text(record, "cwd")
+        if kind == "assistant":
+            self._add_assistant(record)
+        elif kind == "user":
+            self._add_user(record)
+        elif kind == "api-request-shape":
+            self._add_shape(record)
+        elif kind == "api-request" and isinstance(record.get("shapeHash"), str):
+            self._shape = record["shapeHash"]
+            if self._current is not None and self._current.shape is None:
+                self._current.shape = self._shape
+        elif kind == "attachment":
+            self._add_attachment(record)
+        elif kind == "system":
+            self._add_system(record)
+        elif kind == "progress":
+            self._add_progress(record)
+
+    def finish(self) -> None:
+        """Counts what did not become a turn; call once, after the last record."""
+        listed = set(map(id, self.turns))
+        for turn in {id(turn): turn for turn in self._prompts.values()}.values():
+            if id(turn) not in listed and id(turn) not in {id(r) for t in self.turns for r in t.rejected}:
+                self.not_traces[f"{turn.kind}_without_answer"] += 1
+
+    # -- user records ------------------------------------------------------------------------------------------
+
+    def _add_user(self, record: JsonObject) -> None:
+        said = classify(record)
+        if said.kind == "tool_result":
+            self._add_results(record)
+        elif said.kind in ("prompt", "command", "bash_input"):
+            self._add_prompt(record, said)
+        elif said.kind == "attachment_only":
+            self._loose = said.attachments
+            self._place(record)
+        elif said.kind == "interrupt":
+            turn = self._place(record)
+            if turn is not None:
+                turn.interrupted = True
+                if isinstance(message := record.get("interruptedMessageId"), str):
+                    turn.interrupted_messages.add(message)
+        elif said.kind in ("notification", "compact_summary", "meta", "bash_output"):
+            self._add_note(record, said)
+        else:
+            if said.kind == "empty":
+                self.not_traces["empty_prompt"] += 1
+            self._place(record)
+
+    def _add_prompt(self, record: JsonObject, said: UserText) -> None:
+        at = _text(record, "timestamp") or _text(record, "uuid")
+        text = command_line(said.text) if said.kind != "prompt" else said.text
+        replay = self._prompts.get((at, text))
+        if replay is not None:
+            self.replayed += 1
+            self._current = replay
+            self._remember(record, replay)
+            return
+        attachments = self._loose + said.attachments
+        self._loose = []
+        current = self._current
+        if said.kind == "prompt" and current is not None and current.kind == "bash" and not current.messages:
+            attachments = [current.prompt, *(note.text for note in current.notes), *attachments]
+        same_prompt = at is not None and current is not None and current.started_at == at and not current.messages
+        if current is not None and same_prompt and current.kind == "prompt" and said.kind == "prompt":
+            current.prompt += f"\n\n{text}"  # one prompt written as several records
+            current.attachments += attachments
+            self._prompts[(at, text)] = current
+            self._remember(record, current)
+            return
+        kinds: dict[UserKind, TurnKind] = {"prompt": "prompt", "command": "command", "bash_input": "bash"}
+        turn = self._open(kinds[said.kind], text, record)
+        turn.attachments = attachments
+        turn.command = text if said.kind == "command" else None
+        self._prompts[(at, text)] = turn
+        if turn.kind == "prompt":
+            self._list(turn)
+
+    def _open(self, kind: TurnKind, text: str, record: JsonObject) -> Turn:
+        prompt_id = _text(record, "promptId")
+        key = prompt_id if prompt_id and prompt_id not in self._keys else _text(record, "uuid") or "turn"
+        if key in self._keys:
+            key = f"{key}#{len(self._keys)}"
+        self._keys.add(key)
+        parent = self._turn_of.get(str(record.get("parentUuid")))
+        while parent is not None and not parent.listed:
+            parent = parent.parent
+        turn = Turn(
+            kind=kind,
+            key=key,
+            prompt=text,
+            prompt_ids=[prompt_id] if prompt_id else [],
+            started_at=_text(record, "timestamp"),
+            ended_at=_text(record, "timestamp"),
+            cwd=_text(record, "cwd"),
+            git_branch=_text(record, "gitBranch"),
+            version=_text(record, "version"),
+            permission_mode=_text(record, "permissionMode"),
+            parent=parent,
+        )
+        self._current = turn
+        self._remember(record, turn)
+        return turn
+
+    def _list(self, turn: Turn) -> None:
+        """Makes the turn one that becomes a trace, and finds out whether its prompt rewinds earlier turns."""
+        turn.listed = True
+        if turn.parent in self._path:
+            keep = self._path.index(turn.parent) + 1
+            rewound = [old for old in self._path[keep:] if old.kind != "orphan"]
+            if rewound:
+                del self._path[keep:]
+                turn.rejected = rewound
+                for old in rewound:
+                    old.rejected_by = turn
+                    self.turns.remove(old)
+        self.turns.append(turn)
+        self._path.append(turn)
+
+    def _revive(self, turn: Turn) -> None:
+        """Work goes on in a turn that looked rewound: it was not."""
+        rewinder = turn.rejected_by
+        if rewinder is None:
+            return
+        at = self.turns.index(rewinder) if rewinder in self.turns else len(self.turns)
+        for old in rewinder.rejected:
+            old.rejected_by = None
+        self.turns[at:at] = rewinder.rejected
+        self._path = [t for t in self._path if t is not rewinder] + rewinder.rejected + [rewinder]
+        rewinder.rejected = []
+
+    def _add_note(self, record: JsonObject, said: UserText) -> None:
+        turn = self._place(record)
+        if turn is None:
+            if said.kind not in ("notification", "compact_summary"):
+                return
+            turn = self._open("orphan", "", record)
+        if said.kind == "meta" and turn.kind == "command" and not turn.messages:
+            turn.prompt = said.text if turn.prompt == turn.command else f"{turn.prompt}\n\n{said.text}"
+            return
+        if said.kind == "meta" and said.text.startswith(("<local-command-caveat>", "Caveat: The messages below")):
+            return
+        if said.kind == "notification" and (prompt_id := _text(record, "promptId")):
+            turn.prompt_ids.append(prompt_id)
+        kind = "skill" if record.get("sourceToolUseID") else said.kind
+        note = Note(len(turn.messages), kind, said.text)
+        if note not in turn.notes:
+            turn.notes.append(note)
+
+    def _add_results(self, record: JsonObject) -> None:
+        turn = self._place(record)
+        details = record.get("toolUseResult")
+        blocks = content_blocks(record)
+        for block in blocks:
+            if block.get("type") != "tool_result" or not isinstance(block.get("tool_use_id"), str):
+                continue
+            call_id = block["tool_use_id"]
+            if call_id in self.results:
+                self.replayed += 1
+                continue
+            text = text_of(block.get("content"))
+            self.results[call_id] = Result(
+                text=text,
+                is_error=bool(block.get("is_error")),
+                denial=_text(record, "toolDenialKind"),
+                details=details,
+                at=_text(record, "timestamp"),
+            )
+            self._note_spawn(call_id, details, text)
+        if turn is not None:
+            self._touch(turn, record)
+
+    def _note_spawn(self, call_id: str, details: Any, text: str) -> None:
+        agent = details.get("agentId") if isinstance(details, dict) else None
+        if not isinstance(agent, str) and details is None and "agentId: " in text and self._is_spawn(call_id):
+            agent = text.split("agentId: ", 1)[1].split()[0]
+        if isinstance(agent, str) and call_id not in self.spawned.setdefault(agent, []):
+            self.spawned[agent].append(call_id)
+
+    def _is_spawn(self, call_id: str) -> bool:
+        return any(
+            call.id == call_id and call.tool in SPAWNING_TOOLS
+            for message, _ in reversed(self._messages.values())
+            for call in message.calls
+        )
+
+    # -- assistant records -------------------------------------------------------------------------------------
+
+    def _add_assistant(self, record: JsonObject) -> None:
+        body = record.get("message")
+        if not isinstance(body, dict):
+            self.not_traces["assistant_without_message"] += 1
+            return
+        message_id = _text(body, "id") or _text(record, "uuid") or f"message-{len(self._messages)}"
+        known = self._messages.get(message_id)
+        if known is not None:
+            message, turn = known
+            self._remember(record, turn)
+        else:
+            turn = self._place(record) or self._open("orphan", "", record)
+            message = Message(message_id, started_at=_text(record, "timestamp"))
+            self._messages[message_id] = (message, turn)
+            turn.messages.append(message)
+            if turn.rejected_by is not None:
+                self._revive(turn)
+            if not turn.listed:
+                self._list(turn)
+            if turn.shape is None:
+                turn.shape = self._shape
+            turn.version = turn.version or _text(record, "version")
+        if self._fill(message, body, record):
+            self._touch(turn, record)
+        else:
+            self.replayed += 1
+
+    def _fill(self, message: Message, body: JsonObject, record: JsonObject) -> bool:
+        """Adds the blocks that the message does not hold yet; False where the record is a pure replay."""
+        added = False
+        for block in content_blocks(record):
+            kind = block.get("type")
+            if kind == "text":
+                text = block.get("text")
+                if isinstance(text, str) and text.strip() and text not in message.texts:
+                    message.texts.append(text)
+                    added = True
+            elif kind == "thinking":
+                thinking = block.get("thinking")
+                if isinstance(thinking, str) and thinking.strip():
+                    if thinking not in message.thinking:
+                        message.thinking.append(thinking)
+                        added = True
+                else:
+                    added = added or not message.withheld_thinking
+                    message.withheld_thinking = True
+            elif kind == "redacted_thinking":
+                added = added or not message.withheld_thinking
+                message.withheld_thinking = True
+            elif kind in ("tool_use", "server_tool_use", "mcp_tool_use"):
+                added = self._add_call(message, block, record) or added
+            elif isinstance(kind, str) and kind.endswith("_tool_result"):
+                self._add_server_result(block, record)
+        message.model = _text(body, "model") or message.model
+        message.synthetic = message.model == "<synthetic>"
+        message.stop_reason = _text(body, "stop_reason") or message.stop_reason
+        message.thinking_display = _text(record, "thinkingDisplay") or message.thinking_display
+        message.is_api_error = message.is_api_error or bool(record.get("isApiErrorMessage"))
+        if isinstance(body.get("usage"), dict):
+            message.usage = body["usage"]
+        return added
+
+    def _add_call(self, message: Message, block: JsonObject, record: JsonObject) -> bool:
+        call_id = _text(block, "id")
+        if call_id is None:
+            self.not_traces["tool_use_without_id"] += 1
+            return False
+        if any(call.id == call_id for call in message.calls):
+            return False
+        value = block.get("input")
+        arguments = value if isinstance(value, dict) else {} if value is None else {"input": value}
+        message.calls.append(Call(call_id, _text(block, "name") or "unknown", arguments, _text(record, "timestamp")))
+        return True
+
+    def _add_server_result(self, block: JsonObject, record: JsonObject) -> None:
+        call_id = _text(block, "tool_use_id")
+        if call_id and call_id not in self.results:
+            self.results[call_id] = Result(
+                text_of(block.get("content")), bool(block.get("is_error")), None, None, _text(record, "timestamp")
+            )
+
+    # -- everything else ---------------------------------------------------------------------------------------
+
+    def _add_shape(self, record: JsonObject) -> None:
+        shape, digest = record.get("shape"), record.get("shapeHash")
+        tools = shape.get("tools") if isinstance(shape, dict) else None
+        if isinstance(digest, str) and isinstance(tools, list):
+            self.shapes[digest] = [tool for tool in tools if isinstance(tool, dict)]
+            self._shape = digest
+
+    def _add_attachment(self, record: JsonObject) -> None:
+        turn = self._place(record)
+        body = record.get("attachment")
+        if turn is None or not isinstance(body, dict) or body.get("type") != "queued_command":
+            return
+        note = Note(len(turn.messages), "queued_prompt", text_of(body.get("prompt")))
+        if note.text and note not in turn.notes:
+            turn.notes.append(note)
+
+    def _add_system(self, record: JsonObject) -> None:
+        turn = self._place(record)
+        if turn is not None and record.get("subtype") in ("stop_hook_summary", "turn_duration"):
+            turn.stopped = True
+
+    def _add_progress(self, record: JsonObject) -> None:
+        self._place(record)
+        data, call_id = record.get("data"), record.get("parentToolUseID")
+        agent = data.get("agentId") if isinstance(data, dict) else None
+        if isinstance(agent, str) and isinstance(call_id, str) and call_id not in self.spawned.setdefault(agent, []):
+            self.spawned[agent].append(call_id)
+
+    def _place(self, record: JsonObject) -> Turn | None:
+        """The turn a record belongs to: that of its parent, else the current one."""
+        turn = self._turn_of.get(str(record.get("parentUuid"))) or self._current
+        if turn is not None:
+            self._remember(record, turn)
+        return turn
+
+    def _remember(self, record: JsonObject, turn: Turn) -> None:
+        if isinstance(uuid := record.get("uuid"), str):
+            self._turn_of[uuid] = turn
+
+    @staticmethod
+    def _touch(turn: Turn, record: JsonObject) -> None:
+        at = _text(record, "timestamp")
+        if at is not None and (turn.ended_at is None or at > turn.ended_at):
+            turn.ended_at = at
+
+
+def _text(record: JsonObject, name: str) -> str | None:
+    value = record.get(name)
+    return value if isinstance(value, str) and value else None
