@@ -15,7 +15,7 @@ from trainer.errors import TrainerError
 FILES = ["config.json", "*.safetensors", "model.safetensors.index.json", "tokenizer*", "special_tokens_map.json"]
 
 
-def resolve_base(base: Path | str) -> Path:
+def fetch_base(base: Path | str) -> Path:
     """A local folder as it is, anything else as a hub id (taken from the local cache or downloaded).
 
     Raises:

@@ -125,7 +125,7 @@ def check_quantization(file: GgufFile) -> Check:
     number = file.get("general.file_type")
     library = llama_library()
     label = library.llama_ftype_name(number).decode() if number is not None else "?"
-    family = label.split(" ")[0].split("_")[0]
+    family = label.removeprefix("all ").split(" ")[0].split("_")[0]
     detail = f"{label}: " + ", ".join(f"{count} × {kind}" for kind, count in kinds.most_common())
     if not any(kind.startswith(family) for kind in kinds):
         return _failed("quantization", detail, "no tensor has the type of the header; quantise again from f16")

@@ -18,7 +18,7 @@ from claude_capture.claude_trace_schema import Record
 from trainer.config import ExportConfig
 from trainer.errors import TrainerError
 from trainer.export.atomic_file import partial_file
-from trainer.export.checkpoint import Checkpoint, resolve_base
+from trainer.export.checkpoint import Checkpoint, fetch_base
 from trainer.export.gguf_writer import LlamaShape, Progress, Provenance, write_gguf
 from trainer.export.llama_vocabulary import read_vocabulary
 from trainer.export.lora_merge import LoraAdapter
@@ -96,7 +96,7 @@ def export_model(
             earlier export are left as they were.
     """
     quantization_number(config.quantization)
-    folder = resolve_base(base)
+    folder = fetch_base(base)
     checkpoint = Checkpoint(folder)
     shape = LlamaShape.of(checkpoint.config)
     if config.context_length > shape.max_positions:

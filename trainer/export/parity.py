@@ -16,6 +16,8 @@ from trainer.export.llama_runtime import GgufModel
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from trainer.export.gguf_exporter import ExportReport
+
     Logits = Callable[[list[int]], NDArray[np.float32]]
 
 
@@ -101,6 +103,33 @@ def gguf_parity(reference: Path, candidate: Path, texts: Sequence[str]) -> Parit
         GgufModel(candidate, n_ctx=context, logits=True) as quantised,
     ):
         return compare(plain.logits, quantised.logits, sequences)
+
+
+class ExportParity(Record):
+    """Both steps of an export, each against what it was made from."""
+
+    plain: ParityReport = Field(description="f16 or bf16 GGUF against transformers; 0.999 agreement is wanted")
+    quantized: ParityReport = Field(description="Quantised GGUF against the plain one; 0.95 agreement is wanted")
+
+
+def export_parity(report: ExportReport, texts: Sequence[str]) -> ExportParity:
+    """Loads base and adapter with transformers and peft, and compares both files of an export.
+
+    Args:
+        texts: rendered conversations, held-out ones where there are any.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model: Any = AutoModelForCausalLM.from_pretrained(report.base, dtype="float32")
+    if report.adapter is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, report.adapter)
+    plain = Path(report.plain.path)
+    return ExportParity(
+        plain=parity(plain, model.eval(), AutoTokenizer.from_pretrained(report.base), texts),
+        quantized=gguf_parity(plain, Path(report.quantized.path), texts),
+    )
 
 
 def tokenizer_parity(llama: GgufModel, tokenizer: Any, texts: Sequence[str]) -> TokenizerParity:

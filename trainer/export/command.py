@@ -1,0 +1,143 @@
+"""`claude-trainer export` and `claude-trainer doctor`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from trainer.export.doctor import DoctorReport
+    from trainer.export.gguf_writer import Progress
+
+MARKS = {"passed": "[green]ok[/green]", "warning": "[yellow]note[/yellow]", "failed": "[red]FAIL[/red]"}
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """A bar on stderr; one line per kind of work."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with RichProgress(*columns, console=Console(stderr=True), transient=True) as bars:
+        tasks = {}
+
+        def report(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done, total=total)
+
+        yield report
+
+
+def print_doctor(report: DoctorReport) -> None:
+    """The findings as a table, what to do below."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for check in report.checks:
+        table.add_row(MARKS[check.status], check.name, escape(check.detail))
+    console = Console()
+    console.print(table)
+    for check in report.checks:
+        if check.status != "passed" and check.advice:
+            console.print(f"{check.name}: {escape(check.advice)}")
+    verdict = "fit for service" if report.healthy else f"unfit: {len(report.failures())} checks failed"
+    console.print(f"{escape(report.path)}: {verdict}", soft_wrap=True)
+
+
+@click.command()
+@click.option("--adapter", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder of the adapter.")
+@click.option("--base", help="Folder or hub id of the 16-bit base; default: the one the adapter names.")
+@click.option("--name", required=True, help="llama-claude-bc-v1, llama-claude-ppo-v2 …")
+@click.option("--config", "config_path", type=click.Path(path_type=Path), help="TOML config; section [export].")
+@click.option("--output", type=click.Path(path_type=Path), help="Folder of models; default: config.models.")
+@click.option("--dataset", type=click.Path(path_type=Path, exists=True), help="bc_dataset.jsonl it was trained on.")
+@click.option("--gate", "gate_path", type=click.Path(path_type=Path, exists=True), help="JSON of the gate's report.")
+@click.option("--licence", default="", help="Licence of the base, e.g. llama3.1.")
+@click.option("--parent", help="Model that this one continues.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def export(
+    adapter: Path | None,
+    base: str | None,
+    name: str,
+    config_path: Path | None,
+    output: Path | None,
+    dataset: Path | None,
+    gate_path: Path | None,
+    licence: str,
+    parent: str | None,
+    as_json: bool,
+) -> None:
+    """Merge an adapter into its 16-bit base, write f16 and quantised GGUF, examine and register them."""
+    from trainer.config import load_config
+    from trainer.errors import TrainerError
+    from trainer.export.checkpoint import read_json
+    from trainer.export.gguf_writer import Provenance
+    from trainer.export.release import provenance_of, release
+    from trainer.records import GateReport
+
+    if adapter is None and base is None:
+        raise click.UsageError("give --adapter, --base, or both")
+    config = load_config(config_path)
+    if base is None and adapter is not None:
+        base = str(read_json(adapter / "adapter_config.json").get("base_model_name_or_path") or "")
+        if not base:
+            raise TrainerError(f"{adapter}: the adapter does not name its base; give --base")
+    assert base is not None
+    provenance = Provenance(base_model=base, licence=licence, parent=parent)
+    if dataset is not None:
+        from trainer.dataset import read_dataset
+
+        provenance = provenance_of(dataset, read_dataset(dataset), base_model=base, licence=licence, parent=parent)
+    gate = GateReport.model_validate(read_json(gate_path)) if gate_path is not None else None
+    with progress_bar() as progress:
+        models = output or Path(config.models)
+        report = release(
+            base, adapter, models, name, config.export, provenance=provenance, gate=gate, progress=progress
+        )
+    if as_json:
+        click.echo(report.model_dump_json(indent=1))
+    else:
+        print_doctor(report.doctor)
+        for file in (report.export.plain, report.export.quantized):
+            click.echo(f"{file.path}  {file.type}  {file.bytes:,} bytes  sha256 {file.sha256[:12]}")
+    if report.entry is None:
+        raise TrainerError(f"{name} is not registered: the doctor found {report.doctor.failures()[0]}")
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "--tokenizer",
+    "tokenizer_path",
+    type=click.Path(path_type=Path, exists=True),
+    help="Folder or tokenizer.json that the model was trained with; default: rebuilt from the file.",
+)
+@click.option("--strings", default=2000, show_default=True, help="Strings to compare the tokenizers on.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def doctor(model: Path, tokenizer_path: Path | None, strings: int, as_json: bool) -> None:
+    """Check a GGUF for every known pitfall; exit status 1 where one is found."""
+    from trainer.export.doctor import examine
+
+    tokenizer = None
+    if tokenizer_path is not None:
+        from tokenizers import Tokenizer
+
+        file = tokenizer_path / "tokenizer.json" if tokenizer_path.is_dir() else tokenizer_path
+        tokenizer = Tokenizer.from_file(str(file))
+    report = examine(model, tokenizer=tokenizer, strings_compared=strings)
+    if as_json:
+        click.echo(report.model_dump_json(indent=1))
+    else:
+        print_doctor(report)
+    if not report.healthy:
+        sys.exit(1)

@@ -1,0 +1,78 @@
+"""Export → doctor → registry → model card: the one way in which a trained student becomes a model to be served."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import Field
+from tokenizers import Tokenizer
+
+from claude_capture.claude_trace_schema import Record
+from trainer.config import ExportConfig
+from trainer.export.doctor import DoctorReport, examine
+from trainer.export.gguf_exporter import ExportReport, export_model
+from trainer.export.gguf_writer import Progress, Provenance
+from trainer.export.model_card import write_model_card
+from trainer.export.registry import ModelEntry, Registry
+from trainer.records import BCSample, GateReport
+from trainer.run_folder import content_hash
+
+
+class ReleaseReport(Record):
+    """What `claude-trainer export` reports."""
+
+    export: ExportReport = Field(description="The files")
+    doctor: DoctorReport = Field(description="Findings on the quantised file")
+    entry: ModelEntry | None = Field(description="Registry entry; None where the doctor found the file unfit")
+    card: str | None = Field(description="Path of the model card")
+
+
+def provenance_of(
+    dataset: Path, samples: Iterable[BCSample], *, base_model: str, licence: str = "", parent: str | None = None
+) -> Provenance:
+    """Teachers with their basis, and the hash of the training set.
+
+    Args:
+        dataset: the file that `samples` were read from.
+    """
+    teachers = {f"{sample.teacher.model} ({sample.basis})": None for sample in samples}
+    return Provenance(
+        base_model=base_model,
+        licence=licence,
+        teachers=list(teachers),
+        dataset_hash=content_hash(dataset),
+        parent=parent,
+    )
+
+
+def release(
+    base: Path | str,
+    adapter: Path | None,
+    models: Path,
+    name: str,
+    config: ExportConfig,
+    *,
+    provenance: Provenance | None = None,
+    gate: GateReport | None = None,
+    progress: Progress | None = None,
+) -> ReleaseReport:
+    """Exports a student, examines the quantised file and registers the model if it is fit for service.
+
+    Args:
+        base: folder or hub id of the 16-bit base.
+        adapter: folder that peft saved; None exports the base as it is.
+        models: folder of the GGUF files and the registry.
+        name: llama-claude-bc-v1, llama-claude-ppo-v2 …
+        gate: verdict on the held-out prompts, where there is one.
+
+    Raises:
+        TrainerError: the export failed; an unfit file is no error but a report without an entry.
+    """
+    origin = provenance or Provenance(base_model=str(base))
+    report = export_model(base, adapter, models, name, config, provenance=origin, progress=progress)
+    tokenizer = Tokenizer.from_file(str(Path(report.base) / "tokenizer.json"))
+    doctor = examine(Path(report.quantized.path), tokenizer=tokenizer)
+    entry = Registry(models).register(report, doctor, origin, gate) if doctor.healthy else None
+    card = str(write_model_card(entry, models)) if entry is not None else None
+    return ReleaseReport(export=report, doctor=doctor, entry=entry, card=card)
