@@ -150,16 +150,17 @@ class SessionFile:
         for index, block in enumerate(blocks):
             self.advance(20, 200)
             outer = {"apiBlockIndex": index, "requestId": request, "requestedModel": TEACHER}
+            outer |= {"effort": "medium", "perTurnEffort": "medium", "madeBy": "model"}
             if block["type"] == "thinking":
                 outer |= {"thinkingDisplay": "omitted"}
             lines.append(self._chain({"message": {**message, "content": [block]}, "type": "assistant", **outer}))
         return lines[len(lines) - len(calls) :] if calls else []
 
-    def tool_result(self, identity: str, parent: str, result: ToolResult) -> None:
+    def tool_result(self, identity: str, parent: str, tool: str, result: ToolResult) -> None:
         """What a call gave back, chained to the record of the call."""
         content: dict[str, Any] = {"tool_use_id": identity, "type": "tool_result", "content": result.text}
-        if result.is_error:
-            content |= {"is_error": True}
+        if result.is_error or tool == "Bash":
+            content["is_error"] = result.is_error
         bare = result.text.removeprefix("<tool_use_error>").removesuffix("</tool_use_error>")
         record: dict[str, Any] = {
             "promptId": self.prompt_id,
@@ -168,6 +169,8 @@ class SessionFile:
             "toolUseResult": result.structured if result.structured is not None else f"Error: {bare}",
             "sourceToolAssistantUUID": parent,
         }
+        if tool == "Bash":
+            record["sandboxed"] = False
         if not result.validation:
             record["permissionDecision"] = {"decision": "accept", "source": "config", "reasonType": "mode"}
         self._chain(record, parent)

@@ -124,6 +124,7 @@ def record_session(
         sessions.mkdir(parents=True, exist_ok=True)
         file = SessionFile(sessions, cwd, rng, started)
         file.path.unlink(missing_ok=True)
+        file.path.touch(mode=0o600)
         session = _Session(file, hook, data_root)
         session.fire("SessionStart", turn=False, effort=False, source="startup")
         session.fire("UserPromptSubmit", effort=False, prompt=episode.prompt)
@@ -133,8 +134,8 @@ def record_session(
             lines = file.assistant(step.text, calls)
             file.flush()
             results = [session.call(tools, identity, call) for identity, call in calls]
-            for (identity, _), line, result in zip(calls, lines, results, strict=True):
-                file.tool_result(identity, line, result)
+            for (identity, call), line, result in zip(calls, lines, results, strict=True):
+                file.tool_result(identity, line, call.name, result)
             outputs = tuple(to_relative(result.text, cwd) for result in results)
             if outputs != step.outputs:
                 raise TrainerError(

@@ -6,6 +6,7 @@ every argument, so values have few digits, no digit stands twice in a row, and n
 
 from __future__ import annotations
 
+import itertools
 import random
 import sqlite3
 from collections.abc import Mapping, Sequence
@@ -60,7 +61,7 @@ TABLES = (
 
 def _plain(low: int, high: int) -> tuple[int, ...]:
     """The integers low..high (inclusive) in which no digit stands twice in a row."""
-    return tuple(n for n in range(low, high + 1) if all(a != b for a, b in zip(str(n), str(n)[1:], strict=False)))
+    return tuple(n for n in range(low, high + 1) if all(a != b for a, b in itertools.pairwise(str(n))))
 
 
 TRANSFORMER_IDS = _plain(1, 60)
