@@ -38,6 +38,8 @@ class BCSample(Record):
     weights: list[float] = Field(description="Loss weight of each assistant message, in order; 0 masks it")
     split: Split = Field(description="train, validation or test")
     family: str = Field(description="Session family; a family never crosses splits")
+    project: str = Field(default="", description="Name of the project folder")
+    workspace: str = Field(default="", description="Digest of the project folder's whole path")
     teacher: Teacher = Field(description="Who answered")
     basis: str = Field(description="The declaration that allows learning from this teacher")
 
@@ -60,6 +62,23 @@ class RewardBreakdown(Record):
     components: RewardComponents = Field(description="See the model")
     explanation: list[str] = Field(default_factory=list, description="One entry for each lost point")
     exact_sequence: bool = Field(default=False, description="Same calls, same arguments, same order as a reference")
+    diagnostics: dict[str, float] = Field(
+        default_factory=dict,
+        description="Figures beside the reward: exact, in_order, any_order, precision, recall, names",
+    )
+
+
+class GateMeasure(Record):
+    """One threshold of the gate and what was measured against it."""
+
+    name: str = Field(description="reward, alignment or constraints")
+    threshold: float = Field(description="Wanted")
+    mean: float = Field(description="Measured")
+    low: float = Field(description="Lower bound of its two-sided 95 % interval")
+    high: float = Field(description="Upper bound")
+    n: int = Field(description="Prompts to which it applies")
+    verdict: Literal["PASS", "FAIL", "INCONCLUSIVE"] = Field(description="Of this threshold alone")
+    more_prompts: int | None = Field(default=None, description="About how many more would make it conclusive")
 
 
 class GateReport(Record):
@@ -69,6 +88,7 @@ class GateReport(Record):
     verdict: Literal["PASS", "FAIL", "INCONCLUSIVE"] = Field(description="Judged on the lower confidence bound")
     reasons: list[str] = Field(default_factory=list, description="One line per threshold")
     n: int = Field(description="Held-out prompts scored")
+    measures: list[GateMeasure] = Field(default_factory=list, description="The same in figures")
 
 
 def similarity(component: float) -> float:

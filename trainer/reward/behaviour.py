@@ -1,0 +1,282 @@
+"""A light view of a Trace: what the reward components read, computed once and cached.
+
+Scoring must be fast (thousands of rollouts per second), so pydantic records are read once, here, into plain
+objects. The view also brings the calls into a *canonical order* that does not depend on choices which do not
+matter: two calls of different assistant messages are ordered only if one changes something that the other reads
+or changes; calls of one message are not ordered at all. That is the Foata normal form of a Mazurkiewicz trace:
+a call's level is one more than the highest level among the earlier calls that it conflicts with; inside a level,
+calls are sorted by tool and arguments. Every later figure is computed on this order, hence swapping independent
+look-ups changes nothing.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+from claude_capture.claude_trace_schema import Constraint, ToolCall, Trace
+from claude_capture.signals.bash_commands import BashCommand, classify_command
+from claude_capture.signals.tool_actions import read_action
+from trainer.student.workspace_paths import to_relative
+
+ANYTHING = "*"
+"""The resource of a call that may read or change anything."""
+FILE_WRITERS = frozenset({"Edit", "Write", "MultiEdit", "NotebookEdit"})
+_READERS = {"Read": "file_path", "NotebookRead": "notebook_path", "Grep": "path", "Glob": "path", "LS": "path"}
+_LOOKUPS = frozenset({"WebFetch", "WebSearch", "ReadMcpResourceTool", "ListMcpResourcesTool"})
+_NEUTRAL = frozenset({"TodoWrite", "TodoRead", "BashOutput", "ToolSearch", "TaskOutput", "TaskList", "TaskGet"})
+_PATHS = frozenset({"file_path", "notebook_path", "path"})
+_IGNORED = {"Bash": frozenset({"description", "timeout"}), "Task": frozenset({"description"})}
+_IGNORED["Agent"] = _IGNORED["Task"]
+_NOT_RUN = frozenset({"user_rejected", "permission_denied", "interrupted"})
+_FREE_NUMBER = re.compile(r"(?<![A-Za-z_])\d+")
+_CHECKS = frozenset({"test", "check"})
+
+
+@dataclass(slots=True, eq=False)
+class CallView:
+    """One tool call as the components see it."""
+
+    index: int
+    """0-based position among the trace's calls."""
+    tool: str
+    arguments: dict[str, Any]
+    """Arguments that matter, paths relative to the working directory."""
+    key: str
+    """Tool and arguments as one string: equal keys are equal calls."""
+    group: int
+    """Calls of one assistant message share it."""
+    record: ToolCall
+    failed: bool
+    """It ran, or was refused as malformed, and failed by its own fault."""
+    denied: bool
+    """It never ran: rejected by a person or a permission rule, or interrupted."""
+    reads: str | None = None
+    """Path it reads, ANYTHING, or None."""
+    writes: str | None = None
+    """Path it may change, ANYTHING, or None."""
+    lookup: bool = False
+    """It only looks something up."""
+    check: bool = False
+    """It runs tests, a compiler or a linter."""
+    changes: bool = False
+    """It surely changes files or data (not merely: may)."""
+    command: BashCommand | None = None
+    level: int = 0
+    """Level in the canonical order."""
+
+    @property
+    def name(self) -> str:
+        """How explanations speak of it: `call 3`, counted from 1."""
+        return f"call {self.index + 1}"
+
+
+@lru_cache(maxsize=16384)
+def _classified(masked: str) -> BashCommand:
+    return classify_command(masked)
+
+
+def judged_command(command: str) -> BashCommand:
+    """`classify_command`, cached over commands that differ only in free-standing numbers."""
+    return _classified(_FREE_NUMBER.sub("0", command))
+
+
+def relative_path(value: Any, root: str | None) -> str:
+    """A path argument as seen from the working directory, `.`-segments removed; the directory itself is `.`."""
+    text = value if isinstance(value, str) else str(value)
+    if root and text.startswith(root):
+        text = to_relative(text, root)
+    return text if text.isidentifier() else posixpath.normpath(text)
+
+
+def _arguments(record: ToolCall, root: str | None) -> dict[str, Any]:
+    source = record.effective_input or record.input
+    ignored = _IGNORED.get(record.tool, frozenset())
+    arguments: dict[str, Any] = {}
+    for name in sorted(source) if len(source) > 1 else source:
+        value = source[name]
+        if name in ignored or value is None or value is False:
+            continue
+        if name in _PATHS:
+            value = relative_path(value, root)
+            if name == "path" and value == ".":
+                continue
+        elif root and name not in ("old_string", "new_string", "content") and root in str(value):
+            value = to_relative(value, root)
+        arguments[name] = value
+    if record.tool == "Bash":
+        command = arguments.get("command", "")
+        text = command if isinstance(command, str) else str(command)
+        arguments["command"] = text.removeprefix("cd . && ").strip()
+    return arguments
+
+
+def _set_effects(view: CallView) -> None:
+    """Fills what the call reads and may change."""
+    tool, arguments = view.tool, view.arguments
+    if tool == "Bash":
+        judged = view.command = judged_command(arguments["command"])
+        view.lookup = judged.read_only
+        view.check = not judged.changes_files and not _CHECKS.isdisjoint(judged.purposes)
+        view.changes = judged.changes_files or "git" in judged.purposes
+        view.reads = ANYTHING
+        view.writes = None if view.lookup or view.check else ANYTHING
+        if view.check and not view.failed and not view.denied and view.record.output:
+            view.failed = read_action(view.record).failed
+    elif tool in _READERS:
+        view.lookup = True
+        view.reads = str(arguments.get(_READERS[tool], "."))
+    elif tool in FILE_WRITERS:
+        view.changes = True
+        view.reads = view.writes = str(arguments.get("file_path") or arguments.get("notebook_path") or ANYTHING)
+    elif tool in _LOOKUPS:
+        view.lookup = True
+    elif tool.startswith("mcp__"):
+        view.lookup = bool(read_action(view.record).lookup)
+        view.writes = None if view.lookup else ANYTHING
+    elif tool not in _NEUTRAL:
+        view.reads = view.writes = ANYTHING
+
+
+def _view(index: int, record: ToolCall, group: int, root: str | None) -> CallView:
+    arguments = _arguments(record, root)
+    key = "\x1f".join([record.tool, *[f"{name}={value}" for name, value in arguments.items()]])
+    denied = record.is_error and record.error_kind in _NOT_RUN
+    view = CallView(index, record.tool, arguments, key, group, record, record.is_error and not denied, denied)
+    _set_effects(view)
+    return view
+
+
+def _overlap(changed: str, touched: str | None) -> bool:
+    if touched is None:
+        return False
+    if changed in (touched, ANYTHING) or touched in (ANYTHING, "."):
+        return True
+    return changed.startswith(touched + "/")
+
+
+def in_conflict(first: CallView, second: CallView) -> bool:
+    """True where the order of the two calls matters: one may change what the other reads or changes."""
+    if first.writes is not None and (_overlap(first.writes, second.reads) or _overlap(first.writes, second.writes)):
+        return True
+    return second.writes is not None and (_overlap(second.writes, first.reads) or _overlap(second.writes, first.writes))
+
+
+def _set_levels(calls: list[CallView]) -> None:
+    if all(call.writes is None for call in calls):
+        return
+    for position, call in enumerate(calls):
+        level = 0
+        for earlier in calls[:position]:
+            if earlier.level >= level and earlier.group != call.group and in_conflict(earlier, call):
+                level = earlier.level + 1
+        call.level = level
+
+
+def _order_key(call: CallView) -> tuple[int, str]:
+    return call.level, call.key
+
+
+class Behaviour:
+    """What one trace did, in a form that is quick to compare. Immutable; derived values are cached on it."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace_id = trace.trace_id
+        self.prompt = trace.user_prompt
+        self.response = trace.claude_response
+        self.root = trace.context.cwd or trace.context.project_dir
+        self.signals = trace.reasoning_signals
+        records = trace.tool_calls
+        if records and not self.signals.tool_sequence:
+            from claude_capture.reasoning_extractor import extract_signals
+
+            self.signals = extract_signals(trace)
+        # Records made without message structure all carry step 0: those calls came one after the other.
+        structured = bool(trace.steps) or any(record.step for record in records)
+        self.calls = [
+            _view(index, record, record.step if structured else index, self.root)
+            for index, record in enumerate(records)
+        ]
+        _set_levels(self.calls)
+        self.ordered = sorted(self.calls, key=_order_key)
+        """The calls in canonical order."""
+        self.keys = [call.key for call in self.ordered]
+        self.tools = [call.tool for call in self.ordered]
+        self.chars = len(self.response) + sum([len(step.thinking) + len(step.text) for step in trace.steps])
+        """Characters that the agent wrote outside its calls."""
+        self._steps = trace.steps
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """Thinking and text of every assistant message, without the empty ones, and the answer."""
+        texts = [text for step in self._steps for text in (step.thinking, step.text) if text]
+        return texts if self.response in texts or not self.response else [*texts, self.response]
+
+    @cached_property
+    def reasoning(self) -> list[str]:
+        """Quotes of the reasoning steps, in order."""
+        return [step.quote for step in self.signals.reasoning_chain]
+
+    @cached_property
+    def own_constraints(self) -> list[Constraint]:
+        """Constraints in the agent's own words, one per slot."""
+        return _distinct(item for item in self.signals.constraints if item.step >= 0)
+
+    @cached_property
+    def prompt_constraints(self) -> list[Constraint]:
+        """Constraints that the user's prompt states, one per slot."""
+        return _distinct(item for item in self.signals.constraints if item.step < 0)
+
+    @cached_property
+    def failures(self) -> list[CallView]:
+        """Calls that failed by their own fault."""
+        return [call for call in self.calls if call.failed]
+
+    @cached_property
+    def written_paths(self) -> frozenset[str]:
+        """Files that file tools wrote or tried to write."""
+        return frozenset(call.writes for call in self.calls if call.tool in FILE_WRITERS and call.writes)
+
+    @cached_property
+    def lookups(self) -> dict[str, CallView]:
+        """Distinct look-ups that ran, by key."""
+        return {call.key: call for call in self.calls if call.lookup and not call.denied}
+
+    @cached_property
+    def repeats(self) -> int:
+        """Calls that repeat an earlier one although nothing that they read could have changed in between."""
+        seen: set[tuple[int, str]] = set()
+        count = 0
+        for call in self.calls:
+            if call.writes is not None and not call.failed:
+                continue
+            mark = (call.level, call.key)
+            count += mark in seen
+            seen.add(mark)
+        return count
+
+    @cached_property
+    def repeated_texts(self) -> int:
+        """Messages whose text stood before, word for word."""
+        return len(self.texts) - len({" ".join(text.split()) for text in self.texts})
+
+
+def _distinct(constraints: Iterable[Constraint]) -> list[Constraint]:
+    found: dict[str, Constraint] = {}
+    for constraint in constraints:
+        found.setdefault(constraint.slot, constraint)
+    return list(found.values())
+
+
+def shown(call: CallView, limit: int = 60) -> str:
+    """The call as an explanation shows it, e.g. Read `src/app.py`."""
+    arguments = call.arguments
+    value = arguments.get("command") or arguments.get("file_path") or arguments.get("pattern")
+    if value is None:
+        value = next(iter(arguments.values()), "")
+    text = " ".join(str(value)[: 4 * limit].split())
+    return f"{call.tool} `{text if len(text) <= limit else text[: limit - 1] + '…'}`"

@@ -1,0 +1,224 @@
+"""Tool use alignment: did the student make the reference's calls, with their arguments, in an order that works?
+
+    s = soft · (3/4 + 1/4 · lev)
+    soft = 2 · Σ sim(matched calls) / (student calls + reference calls)      an argument-aware Dice / F1
+    lev  = 1 - Levenshtein(tool names) / longer length                        both in canonical order (behaviour.py)
+
+Equal calls are matched first, in order (longest common subsequence); what is left is matched per tool by the
+assignment of the highest similarity (Hungarian algorithm), so that the order inside a parallel group is free.
+A matched pair that stands in the wrong order to another although the order matters (`in_conflict`) earns only a
+quarter. Names alone earn nothing: `lev` only scales what the arguments earned. The diagnostics exact, in_order,
+any_order, precision and recall follow the trajectory metrics of Vertex AI's agent evaluation; `names` is the plain
+Levenshtein of tool names, which a prompt-blind policy can fool and which is therefore not part of the reward.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cached_property
+
+from rapidfuzz.distance import Indel, Levenshtein
+
+from trainer.reward.behaviour import Behaviour, CallView, in_conflict, shown
+from trainer.reward.tool_arguments import call_similarity
+from trainer.reward.verdict import NOT_APPLICABLE, Verdict
+
+OUT_OF_ORDER = 0.25
+"""What is left of a matched call that stands in the wrong order."""
+NAME_ORDER = 0.25
+"""Weight of the Levenshtein factor."""
+_UNMATCHED = 0.02
+
+
+@dataclass(slots=True)
+class Match:
+    """A call of the student and its counterpart."""
+
+    student: CallView
+    reference: CallView
+    similarity: float
+    in_order: bool = True
+
+    @property
+    def earned(self) -> float:
+        """Similarity, cut where the order is wrong."""
+        return self.similarity if self.in_order else OUT_OF_ORDER * self.similarity
+
+
+class Alignment:
+    """The student's calls laid against one reference's."""
+
+    def __init__(self, student: Behaviour, reference: Behaviour) -> None:
+        self.student = student
+        self.reference = reference
+        self.size = len(student.calls) + len(reference.calls)
+        if student.keys == reference.keys:
+            pairs = [Match(s, r, 1.0) for s, r in zip(student.ordered, reference.ordered, strict=True)]
+        else:
+            pairs = _match(student.ordered, reference.ordered, student.keys, reference.keys)
+        _mark_order(pairs)
+        self.matches = pairs
+        self.soft = 2 * sum([match.earned for match in pairs]) / self.size if self.size else 1.0
+        longer = max(len(student.tools), len(reference.tools))
+        self.name_order = 1 - Levenshtein.distance(student.tools, reference.tools) / longer if longer else 1.0
+
+    @property
+    def similarity(self) -> float:
+        """s in [0, 1], see the module."""
+        return self.soft * (1 - NAME_ORDER + NAME_ORDER * self.name_order)
+
+    @cached_property
+    def unmatched_student(self) -> list[CallView]:
+        """The student's calls without counterpart."""
+        matched = {match.student.index for match in self.matches}
+        return [call for call in self.student.calls if call.index not in matched]
+
+    @cached_property
+    def unmatched_reference(self) -> list[CallView]:
+        """The reference's calls that the student did not make."""
+        matched = {match.reference.index for match in self.matches}
+        return [call for call in self.reference.calls if call.index not in matched]
+
+    @property
+    def exact(self) -> bool:
+        """Same calls, same arguments, same order, as they were made."""
+        return len(self.matches) * 2 == self.size and all(
+            match.similarity == 1.0 and match.student.index == match.reference.index for match in self.matches
+        )
+
+    def diagnostics(self) -> dict[str, float]:
+        """Figures beside the reward, each in [0, 1]; a call counts as the same only with the same arguments."""
+        same = sum([match.similarity == 1.0 for match in self.matches])
+        ordered = sum([match.similarity == 1.0 and match.in_order for match in self.matches])
+        students, references = len(self.student.calls), len(self.reference.calls)
+        return {
+            "exact": float(self.exact),
+            "in_order": float(ordered == references),
+            "any_order": float(same == references),
+            "precision": same / students if students else float(not references),
+            "recall": same / references if references else 1.0,
+            "names": self.name_order,
+        }
+
+
+def _match(
+    student: list[CallView], reference: list[CallView], student_keys: list[str], reference_keys: list[str]
+) -> list[Match]:
+    pairs: list[Match] = []
+    left: set[int] = set(range(len(student)))
+    right: set[int] = set(range(len(reference)))
+    for block in Indel.opcodes(student_keys, reference_keys).as_matching_blocks():
+        for offset in range(block.size):
+            pairs.append(Match(student[block.a + offset], reference[block.b + offset], 1.0))
+            left.discard(block.a + offset)
+            right.discard(block.b + offset)
+    if left and right:
+        by_tool: dict[str, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
+        for position in sorted(left):
+            by_tool[student[position].tool][0].append(position)
+        for position in sorted(right):
+            by_tool[reference[position].tool][1].append(position)
+        for rows, columns in by_tool.values():
+            if rows and columns:
+                pairs += _assign(student, reference, rows, columns)
+    return pairs
+
+
+def _assign(student: list[CallView], reference: list[CallView], rows: list[int], columns: list[int]) -> list[Match]:
+    """The best assignment among calls of one tool; of equally good ones that which keeps the order."""
+    table = [[call_similarity(student[row], reference[column]) for column in columns] for row in rows]
+    chosen: list[tuple[int, int]]
+    if len(rows) == 1:
+        chosen = [(0, max(range(len(columns)), key=table[0].__getitem__))]
+    elif len(columns) == 1:
+        chosen = [(max(range(len(rows)), key=lambda row: table[row][0]), 0)]
+    else:
+        from scipy.optimize import linear_sum_assignment
+
+        ranked = [
+            [value - 1e-7 * (rows[i] - columns[j]) ** 2 for j, value in enumerate(line)] for i, line in enumerate(table)
+        ]
+        chosen = list(zip(*(axis.tolist() for axis in linear_sum_assignment(ranked, maximize=True)), strict=True))
+    return [Match(student[rows[i]], reference[columns[j]], table[i][j]) for i, j in chosen if table[i][j] > _UNMATCHED]
+
+
+def _mark_order(pairs: list[Match]) -> None:
+    """Finds a small set of matches without which the order of all others holds, and marks it out of order."""
+    writers = [match for match in pairs if match.reference.writes is not None]
+    if not writers:
+        return
+    wrong: dict[int, set[int]] = defaultdict(set)
+    for first in writers:
+        for second in pairs:
+            if second is not first and _reversed(first, second):
+                wrong[id(first)].add(id(second))
+                wrong[id(second)].add(id(first))
+    by_id = {id(match): match for match in pairs}
+    while wrong:
+        worst = max(wrong, key=lambda one: (len(wrong[one]), -by_id[one].similarity, by_id[one].reference.key))
+        by_id[worst].in_order = False
+        for other in wrong.pop(worst):
+            wrong[other].discard(worst)
+            if not wrong[other]:
+                del wrong[other]
+
+
+def _reversed(first: Match, second: Match) -> bool:
+    """True where the reference orders the two calls and the student made them the other way round, or at once."""
+    a, b = first.reference, second.reference
+    if a.level == b.level or a.group == b.group or not in_conflict(a, b):
+        return False
+    if not in_conflict(first.student, second.student):
+        return False
+    earlier, later = (first, second) if a.level < b.level else (second, first)
+    return earlier.student.level >= later.student.level
+
+
+def _difference(student: CallView, reference: CallView) -> str:
+    """The part of the reference's call that differs, with a little of what stands before it."""
+    mine, other = shown(student, 400), shown(reference, 400)
+    start = 0
+    for left, right in zip(mine, other, strict=False):
+        if left != right:
+            break
+        start += 1
+    if start < 24 or len(other) <= 60:
+        return shown(reference)
+    while start and (other[start - 1].isalnum() or other[start - 1] in "_="):
+        start -= 1
+    end = start + 40
+    return f"`…{other[start:].rstrip('`') if len(other) <= end else other[start:end] + '…'}`"
+
+
+def judge_tool_use(alignment: Alignment) -> Verdict:
+    """The component. Where the reference made no calls, any call costs: s = 1 / (1 + calls); none is not applicable."""
+    calls = alignment.student.calls
+    if not alignment.reference.calls:
+        if not calls:
+            return NOT_APPLICABLE
+        losses = [(1.0, f"{call.name}: {shown(call)} although the reference needed no tool") for call in calls]
+        return Verdict(1 / (1 + len(calls)), losses, student_only=True)
+    if not calls:
+        return Verdict(0.0, [(1.0, f"no calls; the reference made {len(alignment.reference.calls)}")])
+    similarity = alignment.similarity
+    if similarity == 1.0:
+        return Verdict(1.0)
+    losses = []
+    for match in alignment.matches:
+        if match.earned < 1.0:
+            where = (
+                "out of order"
+                if not match.in_order
+                else f"where the reference asked {_difference(match.student, match.reference)}"
+            )
+            losses.append(
+                (2 * (1 - match.earned) / alignment.size, f"{match.student.name}: {shown(match.student)} {where}")
+            )
+    share = 1 / alignment.size
+    losses += [(share, f"{call.name}: {shown(call)} has no counterpart") for call in alignment.unmatched_student]
+    losses += [(share, f"missing: {shown(call)}") for call in alignment.unmatched_reference]
+    names = alignment.soft * NAME_ORDER * (1 - alignment.name_order)
+    if names > 0:
+        losses.append((names, "sequence of tools differs from the reference's"))
+    return Verdict(similarity, losses)
