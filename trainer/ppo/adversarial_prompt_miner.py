@@ -1,0 +1,172 @@
+"""Which training prompts should PPO practise next?
+
+Not those with the worst score: they select noise and impossible tasks. A prompt is worth practising when the student
+sometimes gets it right and sometimes not (there is something to reinforce), when the teacher is of one mind about it
+(there is something to aim at), and when it has not just been practised:
+
+    priority = variance of the reward over samples × teacher's self-agreement × staleness      each factor in [0, 1]
+
+Mining reads the training split only; the held-out prompts must stay unseen.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from pydantic import Field
+
+from claude_capture.claude_trace_schema import Record, Trace
+from trainer.errors import TrainerError
+from trainer.ppo.rollout_buffer import Reward, Rollout, collect
+from trainer.records import similarity
+from trainer.run_folder import write_atomic
+from trainer.student.episodes import Case
+
+STALE_AFTER = 2.0
+"""Rounds of mining after which a practised prompt has regained half of its staleness."""
+LARGEST_SHARE = 4.0
+"""A mined prompt is drawn at most this many times as often as one that was not."""
+
+
+class MinedPrompt(Record):
+    """One line of mined.jsonl."""
+
+    trace_id: str = Field(description="Trace behind the prompt")
+    split: str = Field(description="Always 'train'")
+    priority: float = Field(description="In [0, 1]: variance × agreement × staleness")
+    variance: float = Field(description="Variance of the reward over the samples, in [0, 1]")
+    agreement: float = Field(description="Mean similarity of the teacher's traces to each other; 1 for a single one")
+    staleness: float = Field(description="In (0, 1]: 1 where it was never mined")
+    rewards: list[float] = Field(description="Totals of the samples")
+    round: int = Field(description="0-based round of mining in which it was last chosen; -1 for never")
+    why: str = Field(description="The same in words, with the commonest lost point")
+
+
+@dataclass(frozen=True)
+class Mined:
+    """Every prompt looked at, best first; those with priority 0 are kept for the record."""
+
+    prompts: list[MinedPrompt]
+    round: int
+
+
+def mine(
+    model: Any,
+    tokenizer: Any,
+    cases: Sequence[Case],
+    reward: Reward,
+    *,
+    samples: int,
+    max_turns: int,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    seed: int = 0,
+    top: int = 50,
+    previous: Sequence[MinedPrompt] = (),
+) -> Mined:
+    """Samples every prompt several times and ranks them.
+
+    Args:
+        cases: prompts of the training split; any other is refused.
+        samples: episodes per prompt, at least 2.
+        top: how many prompts of this round count as chosen (they lose staleness).
+        previous: what the last round found.
+
+    Raises:
+        TrainerError: a case outside the training split, or too few samples.
+    """
+    if foreign := next((case for case in cases if case.split != "train"), None):
+        raise TrainerError(f"only the training split is mined; case {foreign.trace_id} is of '{foreign.split}'")
+    if samples < 2:
+        raise TrainerError(f"{samples} sample per prompt shows no variance; take at least 2")
+    known = {prompt.trace_id: prompt for prompt in previous}
+    number = 1 + max((prompt.round for prompt in previous), default=-1)
+    rollouts = collect(
+        model,
+        tokenizer,
+        [case for case in cases for _ in range(samples)],
+        reward,
+        max_turns=max_turns,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        seed=seed,
+        turn_rewards=False,
+    ).rollouts
+    found = [
+        _rate(case, rollouts[index * samples : (index + 1) * samples], reward, known.get(case.trace_id), number)
+        for index, case in enumerate(cases)
+    ]
+    found.sort(key=lambda prompt: (-prompt.priority, prompt.trace_id))
+    chosen = {prompt.trace_id for prompt in found[:top] if prompt.priority > 0}
+    return Mined([p.model_copy(update={"round": number}) if p.trace_id in chosen else p for p in found], number)
+
+
+def _rate(
+    case: Case, rollouts: Sequence[Rollout], reward: Reward, before: MinedPrompt | None, number: int
+) -> MinedPrompt:
+    rewards = [rollout.breakdown.total for rollout in rollouts]
+    variance = float(np.var(rewards))
+    agreement = teacher_agreement(case.references, reward)
+    last = before.round if before else -1
+    staleness = 1.0 if last < 0 else 1 - 0.5 ** ((number - last) / STALE_AFTER)
+    lost = Counter(line for rollout in rollouts for line in rollout.breakdown.explanation).most_common(1)
+    why = (
+        f"{len(rewards)} samples earned {min(rewards):.2f} to {max(rewards):.2f} (mean {np.mean(rewards):.2f}); "
+        f"the teacher agrees with itself to {agreement:.2f}; "
+        + ("never mined" if last < 0 else f"last mined {number - last} rounds ago")
+        + (f"; most often lost: {lost[0][0]}" if lost else "")
+    )
+    return MinedPrompt(
+        trace_id=case.trace_id,
+        split=case.split,
+        priority=variance * agreement * staleness,
+        variance=variance,
+        agreement=agreement,
+        staleness=staleness,
+        rewards=rewards,
+        round=last,
+        why=why,
+    )
+
+
+def teacher_agreement(references: Sequence[Trace], reward: Reward) -> float:
+    """Mean similarity, in [0, 1], of the teacher's traces of one prompt to each other; 1 where there is only one."""
+    if len(references) < 2:
+        return 1.0
+    pairs = permutations(references, 2)
+    return float(np.mean([similarity(reward.score(one, [other]).total) for one, other in pairs]))
+
+
+def sampling_weights(cases: Sequence[Case], mined: Sequence[MinedPrompt]) -> list[float]:
+    """How often PPO draws each case, relative to one that was not mined (1), rising with priority to LARGEST_SHARE."""
+    highest = max((prompt.priority for prompt in mined), default=0.0)
+    if highest <= 0:
+        return [1.0] * len(cases)
+    priority = {prompt.trace_id: prompt.priority / highest for prompt in mined}
+    return [1 + (LARGEST_SHARE - 1) * priority.get(case.trace_id, 0.0) for case in cases]
+
+
+def write_mined(path: Path, mined: Mined) -> None:
+    """Writes mined.jsonl, best first."""
+    write_atomic(path, b"".join(orjson.dumps(prompt.model_dump(mode="json")) + b"\n" for prompt in mined.prompts))
+
+
+def read_mined(path: Path) -> list[MinedPrompt]:
+    """Reads mined.jsonl.
+
+    Raises:
+        TrainerError: it is not there or not one of ours.
+    """
+    try:
+        return [MinedPrompt.model_validate_json(line) for line in path.read_bytes().splitlines() if line.strip()]
+    except FileNotFoundError:
+        raise TrainerError(f"{path}: not there; run `claude-trainer mine` first") from None
+    except ValueError as error:
+        raise TrainerError(f"{path}: not a mined.jsonl: {str(error).splitlines()[0]}") from None

@@ -1,0 +1,199 @@
+"""One PPO update's learning: look back at what was sampled, then improve the policy and the value head on it."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor
+
+from trainer.config import PpoConfig
+from trainer.errors import TrainerError
+from trainer.ppo.advantages import generalised_advantages, policy_loss, token_rewards, value_loss, whiten
+from trainer.ppo.rollout_buffer import Batch, Rollout, minibatches
+from trainer.ppo.value_head import ActorCritic, ValueHead, as_reference
+
+
+class NotFiniteError(TrainerError):
+    """A loss or a gradient that is infinite or not a number."""
+
+
+@dataclass(frozen=True)
+class Hindsight:
+    """What is known of the written tokens before learning from them; tensors of shape [written tokens]."""
+
+    log_probs: Tensor
+    advantages: Tensor
+    returns: Tensor
+    kl_per_episode: float
+    """Mean over episodes of Σ log π - log π_ref, in nats."""
+    explained_variance: float
+    """1 - Var(returns - values) / Var(returns); 0 where all returns are equal."""
+
+
+class Learner:
+    """The actor-critic, its optimiser and one update's learning."""
+
+    def __init__(self, model: Any, config: PpoConfig) -> None:
+        precision = "bf16" if config.bf16 else "no"
+        if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision:
+            AcceleratorState._reset_state()  # an earlier stage of this process trained in another precision
+        self.accelerator = Accelerator(mixed_precision=precision)
+        self.config = config
+        self.model = model
+        self.value_head = ValueHead(model.config.hidden_size)
+        self.policy_parameters = [p for p in model.parameters() if p.requires_grad]
+        self.value_parameters = list(self.value_head.parameters())
+        optimizer = torch.optim.AdamW(
+            [
+                {"params": self.policy_parameters, "lr": config.learning_rate},
+                {"params": self.value_parameters, "lr": config.value_learning_rate},
+            ],
+            weight_decay=0.0,
+        )
+        actor = ActorCritic(model, self.value_head, config.temperature)
+        self.actor, self.optimizer = self.accelerator.prepare(actor, optimizer)
+
+    def improve(self, rollouts: Sequence[Rollout], seed: Sequence[int], *, warmup: bool) -> dict[str, Any]:
+        """Learns from the rollouts of one update.
+
+        Args:
+            seed: of the order of the minibatches.
+            warmup: moves the value head alone.
+
+        Raises:
+            NotFiniteError: the loss or the gradient is not a number; that step was not taken.
+        """
+        size = -(-self.config.minibatch_size // self.accelerator.num_processes)
+        groups = minibatches(rollouts, size, self.config.gradient_accumulation, self.accelerator.device)
+        known = self.look_back(rollouts, [batch for group in groups for batch in group])
+        metrics = self.learn(groups, known, seed, warmup)
+        return {"kl": known.kl_per_episode, "explained_variance": known.explained_variance, **metrics}
+
+    def state(self) -> dict[str, Any]:
+        """A copy of what learning has changed, the adapter apart: `value_head` and `optimizer`."""
+        return copy.deepcopy({"value_head": self.value_head.state_dict(), "optimizer": self.optimizer.state_dict()})
+
+    def restore(self, value_head: dict[str, Tensor], optimizer: dict[str, Any]) -> None:
+        """Goes back to an earlier `state`; the learning rates stay those of the config."""
+        self.value_head.load_state_dict(value_head)
+        self.optimizer.load_state_dict(optimizer)
+        rates = (self.config.learning_rate, self.config.value_learning_rate)
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+
+    def look_back(self, rollouts: Sequence[Rollout], batches: Sequence[Batch]) -> Hindsight:
+        """Log-probabilities, values and the reference's opinion, then advantages. No gradient."""
+        count = sum(len(batch.tokens) for batch in batches)
+        log_probs, reference, values = (torch.zeros(count, device=self.accelerator.device) for _ in range(3))
+        with torch.no_grad():
+            for batch in batches:
+                log_probs[batch.tokens], values[batch.tokens] = self.actor(batch.ids, batch.rows, batch.columns)
+            with as_reference(self.model):
+                for batch in batches:
+                    reference[batch.tokens], _ = self.actor(batch.ids, batch.rows, batch.columns)
+        own, frozen, worth = (t.double().cpu().numpy() for t in (log_probs, reference, values))
+        advantages, returns, kl = [], [], []
+        start = 0
+        for rollout in rollouts:
+            ends = rollout.turn_ends
+            part = slice(start, start + ends[-1])
+            rewards = token_rewards(rollout.turn_rewards, ends, own[part], frozen[part], self.config.kl_coefficient)
+            gae = generalised_advantages(rewards, worth[part], ends, gamma=self.config.gamma, lam=self.config.lam)
+            advantages.append(gae[0])
+            returns.append(gae[1])
+            kl.append(float((own[part] - frozen[part]).sum()))
+            start = part.stop
+        targets = np.concatenate(returns)
+        variance = float(targets.var())
+        return Hindsight(
+            log_probs=log_probs,
+            advantages=self._whitened(torch.from_numpy(np.concatenate(advantages))),
+            returns=torch.from_numpy(targets).float().to(self.accelerator.device),
+            kl_per_episode=float(np.mean(kl)),
+            explained_variance=1 - float((targets - worth).var()) / variance if variance > 1e-12 else 0.0,
+        )
+
+    def _whitened(self, advantages: Tensor) -> Tensor:
+        moments = torch.stack([torch.tensor(float(len(advantages))), advantages.sum(), advantages.square().sum()])
+        count, total, squares = self._sum(moments).cpu()
+        mean = total / count
+        std = (squares / count - mean.square()).clamp(min=0).sqrt()
+        return whiten(advantages, mean, std).float().to(self.accelerator.device)
+
+    def anywhere(self, flag: bool) -> bool:
+        """Whether the flag is set in any process, so that all processes decide alike."""
+        return bool(self._sum(torch.tensor(float(flag))) > 0)
+
+    def _sum(self, value: Tensor) -> Tensor:
+        """Sum over all processes."""
+        total: Tensor = self.accelerator.reduce(value.to(self.accelerator.device), reduction="sum")
+        return total
+
+    def learn(
+        self, groups: Sequence[Sequence[Batch]], known: Hindsight, seed: Sequence[int], warmup: bool
+    ) -> dict[str, Any]:
+        """Several passes over the minibatches; see `improve`."""
+        sums = torch.zeros(4, device=self.accelerator.device)
+        steps, tokens, norm, stopped = 0, 0.0, 0.0, False
+        for epoch in range(self.config.epochs):
+            for index in np.random.default_rng([*seed, epoch]).permutation(len(groups)):
+                step_sums, count = self._accumulate(groups[index], known, warmup)
+                if not bool(torch.isfinite(step_sums).all()):
+                    raise NotFiniteError("the loss is not a number")
+                sums, tokens = sums + step_sums, tokens + count
+                if not warmup and float(step_sums[3]) / count > self.config.target_kl:
+                    stopped = True
+                    break
+                norms = [
+                    self.accelerator.clip_grad_norm_(parameters, self.config.max_grad_norm)
+                    for parameters in (self.policy_parameters, self.value_parameters)
+                ]
+                norm = float(norms[0])
+                if not all(math.isfinite(float(each)) for each in norms):
+                    raise NotFiniteError("the gradient is not a number")
+                self.optimizer.step()
+                steps += 1
+            self.optimizer.zero_grad()
+            if stopped:
+                break
+        policy, value, clipped, approx_kl = (float(total) / max(1.0, tokens) for total in sums)
+        return {
+            "policy_loss": policy,
+            "value_loss": value,
+            "clip_fraction": clipped,
+            "approx_kl": approx_kl,
+            "gradient_norm": norm,
+            "gradient_steps": steps,
+            "kl_stop": stopped,
+        }
+
+    def _accumulate(self, batches: Sequence[Batch], known: Hindsight, warmup: bool) -> tuple[Tensor, float]:
+        """Gradients of one minibatch, micro-batch by micro-batch; returns sums over its tokens and their number."""
+        self.optimizer.zero_grad()
+        device = self.accelerator.device
+        local = torch.tensor(float(sum(len(batch.tokens) for batch in batches)), device=device)
+        count = float(self._sum(local))
+        # gradients are averaged over processes, so a sum over tokens is scaled back by their number
+        scale = self.accelerator.num_processes / count
+        sums = torch.zeros(4, device=device)
+        for number, batch in enumerate(batches):
+            last = number == len(batches) - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.actor):
+                log_probs, values = self.actor(batch.ids, batch.rows, batch.columns)
+                policy = policy_loss(
+                    log_probs, known.log_probs[batch.tokens], known.advantages[batch.tokens], self.config.clip
+                )
+                value = value_loss(values, known.returns[batch.tokens])
+                weight = 0.0 if warmup else 1.0
+                self.accelerator.backward(scale * (weight * policy.loss + self.config.value_coefficient * value))
+            sums += torch.stack([policy.loss.detach(), value.detach(), policy.clipped, policy.approx_kl])
+        return self._sum(sums), count

@@ -1,0 +1,130 @@
+"""The student as actor and critic: one backbone, its own output layer, and a value head beside it.
+
+Logits exist only at positions that the student wrote, and only one chunk of them at a time: for a vocabulary of
+128,000 and a prompt of 4,000 tokens the plain way would fill gigabytes with logits that nobody reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from trainer.errors import TrainerError
+
+POLICY = "default"
+REFERENCE = "reference"
+CHUNK_LOGITS = 2**26
+"""Most logits that are alive at once (256 MB in float32)."""
+
+
+class ValueHead(nn.Module):  # type: ignore[misc]
+    """Expected future reward from a hidden state. Its gradient never reaches the backbone; it starts at zero."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(hidden_size, 1)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """[n, hidden] → [n]."""
+        flat = functional.layer_norm(hidden.detach().float(), hidden.shape[-1:])
+        values: Tensor = self.linear(flat).squeeze(-1)
+        return values
+
+
+class ActorCritic(nn.Module):  # type: ignore[misc]
+    """Log-probabilities and values of written tokens, in one forward pass of the backbone.
+
+    Args:
+        policy: a PeftModel over a causal language model, with the adapter `default`.
+        temperature: of the rollouts; probabilities are those that the tokens were really drawn from.
+
+    Raises:
+        TrainerError: `policy` has no adapter to train.
+    """
+
+    def __init__(self, policy: Any, value_head: ValueHead, temperature: float = 1.0) -> None:
+        super().__init__()
+        if POLICY not in getattr(policy, "peft_config", {}):
+            raise TrainerError("PPO trains a LoRA adapter, and this model has none; run `claude-trainer sft` first")
+        self.policy = policy
+        self.value_head = value_head
+        self.temperature = temperature
+
+    def forward(self, ids: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+        """Looks at the tokens `ids[rows, columns]` from the position before each.
+
+        Args:
+            ids: [batch, length], padded on the right with anything: causal attention never looks there.
+            rows, columns: [n], where the written tokens stand; no column is 0.
+
+        Returns:
+            Log-probabilities in nats and values, both float32 [n].
+        """
+        base = self.policy.get_base_model()
+        hidden = base.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state[rows, columns - 1]
+        values = self.value_head(hidden)
+        return self._log_probs(hidden, base.get_output_embeddings(), ids[rows, columns]), values
+
+    def _log_probs(self, hidden: Tensor, output_layer: nn.Module, targets: Tensor) -> Tensor:
+        def chunk(states: Tensor, tokens: Tensor) -> Tensor:
+            logits = output_layer(states).float() / self.temperature
+            return logits.gather(-1, tokens[:, None]).squeeze(-1) - logits.logsumexp(-1)
+
+        size = max(1, CHUNK_LOGITS // self.policy.config.vocab_size)
+        pieces = list(zip(hidden.split(size), targets.split(size), strict=True))
+        if len(pieces) > 1 and torch.is_grad_enabled():
+            return torch.cat([checkpoint(chunk, *piece, use_reentrant=False) for piece in pieces])
+        return torch.cat([chunk(*piece) for piece in pieces])
+
+
+def adapter_state(policy: Any, name: str = POLICY) -> dict[str, Tensor]:
+    """A copy on the CPU of one adapter's weights, under PEFT's names."""
+    state = get_peft_model_state_dict(policy, adapter_name=name)
+    return {key: value.detach().cpu().clone() for key, value in state.items()}
+
+
+def load_adapter_state(policy: Any, state: dict[str, Tensor], name: str = POLICY) -> None:
+    """Overwrites the weights of one adapter.
+
+    Raises:
+        TrainerError: the weights do not belong to this adapter.
+    """
+    known = get_peft_model_state_dict(policy, adapter_name=name)
+    wrong = [key for key in known.keys() | state.keys() if key not in known or key not in state]
+    wrong += [key for key in known.keys() & state.keys() if known[key].shape != state[key].shape]
+    if wrong:
+        raise TrainerError(f"these adapter weights belong to another model or rank: {sorted(wrong)[0]} does not fit")
+    set_peft_model_state_dict(policy, state, adapter_name=name)
+
+
+@contextmanager
+def frozen_reference(policy: Any) -> Iterator[None]:
+    """Keeps a frozen copy of the policy's adapter, named `reference`, on the same base while the block runs."""
+    state = adapter_state(policy)
+    policy.add_adapter(REFERENCE, policy.peft_config[POLICY])
+    load_adapter_state(policy, state, REFERENCE)
+    policy.set_adapter(POLICY)
+    try:
+        yield
+    finally:
+        policy.set_adapter(POLICY)
+        policy.delete_adapter(REFERENCE)
+
+
+@contextmanager
+def as_reference(policy: Any) -> Iterator[None]:
+    """Within the block the model answers as the frozen reference does."""
+    policy.set_adapter(REFERENCE)
+    try:
+        yield
+    finally:
+        policy.set_adapter(POLICY)
