@@ -1,0 +1,245 @@
+"""`claude-trainer dataset`: build, audit, export."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from trainer.errors import TrainerError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from trainer.dataset.audit import AuditReport
+    from trainer.dataset.dataset_report import DatasetReport
+    from trainer.student.chat_format import Tokenizer
+
+DATASET_FILE = Path("datasets") / "bc_dataset.jsonl"
+_EXISTING = click.Path(path_type=Path)
+
+config_option = click.option("--config", type=_EXISTING, help="TOML config; without it every default applies.")
+data_option = click.option("--data", type=_EXISTING, help="Data root; default: the config's, else CLAUDE_CAPTURE_DATA.")
+tokenizer_option = click.option(
+    "--tokenizer", type=_EXISTING, help="Folder with a tokenizer: count its tokens instead of estimating them."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+
+
+@click.group()
+def dataset() -> None:
+    """Traces → training samples: build, audit, export."""
+
+
+def _data_root(option: Path | None, config: Path | None) -> Path:
+    from claude_capture.data_root import resolve_data_root
+
+    from trainer.config import load_config
+
+    return resolve_data_root(option or load_config(config).data)
+
+
+def _tokenizer(folder: Path) -> Tokenizer:
+    from transformers import AutoTokenizer
+
+    if not folder.is_dir():
+        raise TrainerError(f"{folder}: no such folder; --tokenizer wants a folder that holds tokenizer.json")
+    try:
+        loaded: Tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise TrainerError(f"{folder}: no tokenizer there: {str(error).splitlines()[0]}") from None
+    return loaded
+
+
+@dataset.command()
+@config_option
+@data_option
+@click.option("--output", type=_EXISTING, help=f"Dataset file; default: <data root>/{DATASET_FILE.as_posix()}.")
+@tokenizer_option
+@json_option
+def build(config: Path | None, data: Path | None, output: Path | None, tokenizer: Path | None, as_json: bool) -> None:
+    """Build the dataset from the traces of the data root."""
+    from claude_capture.trace_storage import TraceStore
+
+    from trainer.config import load_config
+    from trainer.dataset.behavioral_cloning_builder import build_dataset
+    from trainer.dataset.windows import count_with, estimate_tokens
+
+    root = _data_root(data, config)
+    traces = root / "traces" / "traces.jsonl"
+    if not traces.exists():
+        raise TrainerError(f"{traces}: no traces yet; record sessions or run `claude-capture import`")
+    report = build_dataset(
+        TraceStore(traces).load(),
+        load_config(config),
+        output or root / DATASET_FILE,
+        count_tokens=count_with(_tokenizer(tokenizer)) if tokenizer else estimate_tokens,
+    )
+    if as_json:
+        click.echo(json.dumps(report.model_dump(mode="json"), indent=1))
+    else:
+        _print_build(report)
+
+
+@dataset.command()
+@click.argument("path", required=False, type=_EXISTING)
+@config_option
+@data_option
+@tokenizer_option
+@click.option("--trace", "trace_id", help="Render the samples of this trace (a prefix of its id will do).")
+@json_option
+def audit(
+    path: Path | None,
+    config: Path | None,
+    data: Path | None,
+    tokenizer: Path | None,
+    trace_id: str | None,
+    as_json: bool,
+) -> None:
+    """Measure and check a dataset, and show one sample with its loss mask. Exit status 1 if it is unfit."""
+    from trainer.dataset.audit import audit_dataset, coloured_sample
+    from trainer.dataset.samples_file import read_dataset
+
+    file = path or _data_root(data, config) / DATASET_FILE
+    samples = read_dataset(file)
+    report = audit_dataset(samples, _tokenizer(tokenizer) if tokenizer else None)
+    if as_json:
+        click.echo(json.dumps(report.model_dump(mode="json"), indent=1))
+    else:
+        from rich.console import Console
+        from rich.panel import Panel
+
+        console = Console()
+        _print_audit(console, report, file)
+        if trace_id:
+            shown = [sample for sample in samples if sample.trace_id.startswith(trace_id)]
+            if not shown:
+                raise TrainerError(f"{file}: no sample of a trace whose id starts with {trace_id}")
+        else:  # one of middle length, so that it is typical and can be read
+            shown = [sorted(samples, key=lambda sample: len(str(sample.messages)))[len(samples) // 2]]
+        for sample in shown:
+            title = f"trace {sample.trace_id}, window {sample.window}: green is under loss, red is a masked turn"
+            console.print(Panel(coloured_sample(sample), title=title, title_align="left"))
+    if report.problems:
+        more = f" (and {len(report.problems) - 1} more)" if len(report.problems) > 1 else ""
+        raise TrainerError(f"{file}: unfit for training: {report.problems[0]}{more}")
+
+
+@dataset.command()
+@click.argument("path", required=False, type=_EXISTING)
+@config_option
+@data_option
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["trl", "sharegpt", "openai"]),
+    default="trl",
+    show_default=True,
+    help="Format of the lines; see docs/dataset.md.",
+)
+@click.option("--split", type=click.Choice(["train", "validation", "test"]), help="Only this split; default: all.")
+@click.option("--output", type=_EXISTING, help="File to write; default: beside the dataset, named after the format.")
+@json_option
+def export(
+    path: Path | None,
+    config: Path | None,
+    data: Path | None,
+    form: str,
+    split: str | None,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Write the samples as JSON lines for another trainer."""
+    from trainer.dataset.export_formats import FORMATS
+    from trainer.dataset.samples_file import read_dataset
+    from trainer.run_folder import write_atomic
+
+    file = path or _data_root(data, config) / DATASET_FILE
+    samples = [sample for sample in read_dataset(file) if split in (None, sample.split)]
+    if not samples:
+        raise TrainerError(f"{file}: no sample in split {split!r}; `claude-trainer dataset audit` lists the splits")
+    target = output or file.with_name(f"{file.stem}.{f'{split}.' if split else ''}{form}.jsonl")
+    lines = [json.dumps(FORMATS[form](sample), ensure_ascii=False) for sample in samples]
+    write_atomic(target, "\n".join(lines) + "\n")
+    if as_json:
+        click.echo(json.dumps({"path": str(target), "format": form, "samples": len(samples)}))
+    else:
+        click.echo(f"{len(samples)} samples → {target}")
+
+
+def _print_build(report: DatasetReport) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from trainer.dataset.card import REASONS
+    from trainer.dataset.teacher_rights import declaration_for
+
+    console = Console()
+    table = Table(title=f"{report.samples} samples from {report.used} of {report.traces} traces", title_justify="left")
+    for name in ("split", "samples", "traces", "families"):
+        table.add_column(name, justify="left" if name == "split" else "right")
+    for split, facts in report.splits.items():
+        table.add_row(split, f"{facts.samples:,}", f"{facts.traces:,}", f"{facts.families:,}")
+    console.print(table)
+    console.print(
+        f"{report.turns:,} turns under loss ({report.recovery_turns:,} mend a mistake), "
+        f"{report.masked_turns:,} mistakes masked, {report.tool_calls:,} tool calls, "
+        f"{report.windowed:,} traces cut to fit",
+        highlight=False,
+    )
+    for reason, count in report.left_out.items():
+        console.print(f"left out: {count} {REASONS.get(reason, reason)}", markup=False, highlight=False)
+    if report.quarantined:
+        console.print(f"set aside: {report.quarantined} invalid, see quarantine.jsonl", highlight=False)
+    for model, count in report.undeclared.items():
+        console.print(
+            f"left out: {count} by {model}, which is not declared. Where its terms allow it, add to the config:\n"
+            f"{declaration_for(model)}",
+            markup=False,
+            highlight=False,
+        )
+    console.print(f"→ {report.path}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_audit(console: Console, report: AuditReport, file: Path) -> None:
+    from rich.table import Table
+
+    splits = ", ".join(f"{count} {split}" for split, count in report.splits.items())
+    console.print(f"{file}: {report.samples} samples of {report.traces} traces ({splits})", highlight=False)
+    roles = Table(title=f"Under loss, in {report.unit}", title_justify="left")
+    for name in ("role", "total", "under loss", "share"):
+        roles.add_column(name, justify="left" if name == "role" else "right")
+    for role, facts in report.roles.items():
+        share = f"{facts.under_loss / facts.total:.0%}" if facts.total else "–"
+        roles.add_row(role, f"{facts.total:,}", f"{facts.under_loss:,}", share)
+    console.print(roles)
+
+    lengths = Table(title=f"Length of a sample, in {report.unit}", title_justify="left")
+    lengths.add_column("from", justify="right")
+    lengths.add_column("samples", justify="right")
+    lengths.add_column("")
+    most = max(count for _, _, count in report.length_histogram)
+    for low, _, count in report.length_histogram:
+        lengths.add_row(f"{low:,}", f"{count:,}", "█" * round(30 * count / most))
+    console.print(lengths)
+
+    calls = report.tool_calls
+    console.print(
+        f"Tool calls per trace: mean {calls.mean:.1f}, median {calls.median:g}, "
+        f"{calls.least:g} to {calls.most:g}. In several windows: {report.windowed_share:.1%} of the traces. "
+        f"Not whole: {report.cut_share:.1%} of the results. "
+        f"Test prompts that repeat training words: {report.repeated_prompts}.",
+        highlight=False,
+    )
+    depths = ("minimal", "moderate", "thorough", "exhaustive")
+    work = Table(title="Traces by kind of work and depth of exploration", title_justify="left")
+    work.add_column("workflow")
+    for depth in depths:
+        work.add_column(depth, justify="right")
+    for workflow, row in report.workflows.items():
+        work.add_row(workflow, *(str(row.get(depth, "")) for depth in depths))
+    console.print(work)
+    for problem in report.problems:
+        console.print(f"problem: {problem}", style="red", markup=False, highlight=False)
