@@ -155,7 +155,7 @@ def name(rng: random.Random, workspace: WorkspaceSpec) -> Task:
         (found,) = desk.do(f"I look up {row.name} by name.", query(sql))
         ids = dict(line.split("|") for line in found.split("\n"))
         if len(ids) > 1:
-            text = "The name is not unique, so I query by id instead of by name."
+            text = "The name is not unique, so I will query by id rather than querying by name."
             where = f"id={ids[str(row.feeder_id)]}"
         else:
             text, where = "The name is unique, so I query by name.", f"name='{row.name}'"

@@ -44,8 +44,10 @@ class SessionFile:
     """Collects records and appends them to the file on `flush`, as Claude Code's own writer lags behind the work."""
 
     path: Path
+    """Given: the project's folder of sessions; from then on the file."""
     cwd: str
     rng: random.Random
+    """Source of all ids and times; the session's id is drawn first."""
     clock: datetime
     session_id: str = field(init=False)
     prompt_id: str = field(init=False)

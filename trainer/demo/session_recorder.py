@@ -24,7 +24,7 @@ from typing import Any
 
 import claude_capture
 from trainer.demo.scripted_teacher import Call, DemoEpisode
-from trainer.demo.session_file import SessionFile
+from trainer.demo.session_file import SessionFile, uuid_from
 from trainer.demo.tools import ToolResult, WorkspaceTools
 from trainer.errors import TrainerError
 from trainer.student.workspace_paths import to_absolute, to_relative
@@ -53,6 +53,15 @@ def default_hook() -> Path:
 def project_slug(folder: str) -> str:
     """The name that Claude Code gives a project's folder of sessions."""
     return re.sub(r"[^A-Za-z0-9]", "-", folder)
+
+
+def _generator(episode: DemoEpisode) -> random.Random:
+    return random.Random(f"session/{episode.seed}/{episode.held_out}/{episode.family}/{episode.prompt}")
+
+
+def session_id_of(episode: DemoEpisode) -> str:
+    """The id of the session in which an episode is recorded: how a trace finds back to its workspace."""
+    return uuid_from(_generator(episode))
 
 
 class _Session:
@@ -119,10 +128,9 @@ def record_session(
     cwd = str(folder)
     try:
         tools = WorkspaceTools(episode.workspace.materialise(folder))
-        rng = random.Random(f"session/{episode.seed}/{episode.held_out}/{episode.family}/{episode.prompt}")
         sessions = projects_folder / project_slug(cwd)
         sessions.mkdir(parents=True, exist_ok=True)
-        file = SessionFile(sessions, cwd, rng, started)
+        file = SessionFile(sessions, cwd, _generator(episode), started)
         file.path.unlink(missing_ok=True)
         file.path.touch(mode=0o600)
         session = _Session(file, hook, data_root)

@@ -26,14 +26,7 @@ from trainer.demo import sqlite3_shim
 from trainer.demo.sqlite3_shim import Finished
 from trainer.ppo.tool_errors import invalid_call
 
-PROGRAMS = tuple(
-    program
-    for line in (
-        "awk basename cat cut diff dirname expr find grep head",
-        "ls nl pwd sed sort stat tail test tr uniq wc",
-    )
-    for program in line.split()
-)
+PROGRAMS = "awk basename cat cut diff dirname expr find grep head ls nl pwd sed sort stat tail test tr uniq wc"
 TIMEOUT = 10.0
 """Seconds that a Bash command may run."""
 MAX_OUTPUT = 30_000
@@ -83,7 +76,7 @@ def _program_folder() -> str:
     """A folder for PATH with the allowed programs and the sqlite3 shim; one per process, removed at its end."""
     folder = Path(tempfile.mkdtemp(prefix="demo-bin-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    for program in PROGRAMS:
+    for program in PROGRAMS.split():
         if found := shutil.which(program):
             (folder / program).symlink_to(found)
     shim = folder / "sqlite3"

@@ -31,7 +31,7 @@ NAMES = _words(
 FEEDER_NAMES = _words("North South East West Central Harbor Airport Valley Ridge Canal")
 RATINGS = (25, 40, 63, 125, 160, 250, 315, 480, 630, 750)
 VOLTAGES = (0.4, 6.3, 10.5, 20.0, 35.0)
-STATUSES = ("active", "offline", "maintenance", "retired")
+STATUSES = ("active", "standby", "maintenance", "retired")
 CONFIGS = tuple(f"config/{name}.yaml" for name in _words("poller alarm export sync meter report"))
 KEYS = tuple(
     f"{first}_{second}"

@@ -21,7 +21,7 @@ from trainer.demo.scripted_teacher import (
     facts,
     is_held_out,
 )
-from trainer.demo.session_recorder import record_sessions
+from trainer.demo.session_recorder import record_sessions, session_id_of
 from trainer.demo.tools import TOOLS
 from trainer.demo.workspace import WorkspaceSpec, draw_workspace
 from trainer.errors import TrainerError
@@ -44,6 +44,7 @@ __all__ = [
     "make_episode",
     "make_episodes",
     "record_sessions",
+    "session_id_of",
 ]
 
 FAMILIES: dict[str, Callable[[random.Random, WorkspaceSpec], Task]] = {

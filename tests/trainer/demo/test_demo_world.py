@@ -100,7 +100,7 @@ def test_the_mix_holds_what_the_student_has_to_learn(training: list[DemoEpisode]
     assert set(parallel) == {"diff", "readonly"}
     dropped = [e for e in training if e.family == "name" and "not unique" in e.plan[1].text]
     assert dropped
-    assert all("instead of by name" in e.plan[1].text and " id=" not in e.prompt for e in dropped)
+    assert all("rather than querying by name" in e.plan[1].text and " id=" not in e.prompt for e in dropped)
 
 
 def test_only_config_tasks_change_files_and_only_the_named_one(training: list[DemoEpisode]) -> None:
