@@ -1,0 +1,113 @@
+"""Appends the hook event on stdin to <data>/events/<session_id>.jsonl: capture_hook.sh for systems without a POSIX shell.
+
+    python3 -I -S capture_hook.py [DATA_FOLDER [PYTHON]]
+
+Same arguments, same line, same silence as the shell script, which is several times faster. Standard library only, and
+little of that: every import is paid for at every step of Claude Code.
+"""
+
+import os
+import sys
+import time
+
+CUT = 128
+"""Longest session id in characters; longer ones go to `unknown`."""
+MARKER = b'"session_id"'
+
+
+def data_folder(arguments: list[str]) -> str:
+    """CLAUDE_CAPTURE_DATA, else the first argument, else the plugin's folder, else the user's (as platformdirs has it)."""
+    environment = os.environ
+    given = environment.get("CLAUDE_CAPTURE_DATA") or next(iter(arguments), "") or environment.get("CLAUDE_PLUGIN_DATA")
+    if given:
+        return os.path.join(environment.get("CLAUDE_PROJECT_DIR") or os.getcwd(), given)
+    home = os.path.expanduser("~")
+    if environment.get("XDG_DATA_HOME"):
+        parent = environment["XDG_DATA_HOME"]
+    elif sys.platform == "win32":
+        parent = environment.get("LOCALAPPDATA") or os.path.join(home, "AppData", "Local")
+    elif sys.platform == "darwin":
+        parent = os.path.join(home, "Library", "Application Support")
+    else:
+        parent = os.path.join(home, ".local", "share")
+    return os.path.join(parent, "claude-capture")
+
+
+def opted_out(folder: str) -> bool:
+    """True where the project, or a folder around it, holds `.claude-capture-ignore`."""
+    while True:
+        if os.path.exists(os.path.join(folder, ".claude-capture-ignore")):
+            return True
+        parent = os.path.dirname(folder)
+        if parent == folder:
+            return False
+        folder = parent
+
+
+def session_of(payload: bytes) -> str:
+    """The session id, which names a file and is therefore taken only if it cannot lead anywhere else."""
+    candidates = [os.environ.get("CLAUDE_CODE_SESSION_ID", "")]
+    start = payload.find(MARKER)
+    if start >= 0:
+        value = payload[start + len(MARKER) :].lstrip(b" \t:")
+        named = value[1 : CUT + 2].split(b'"')[0].decode("ascii", "replace") if value[:1] == b'"' else ""
+        candidates.insert(0 if start == 1 else 1, named)
+    for candidate in candidates:
+        plain = candidate.replace("-", "").replace("_", "")
+        if plain.isascii() and plain.isalnum() and len(candidate) <= CUT:
+            return candidate
+    return "unknown"
+
+
+def append(path: str, line: bytes) -> None:
+    """One write on O_APPEND, so that lines of concurrent writers never mix; under a lock on Windows, which needs one."""
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
+    if sys.platform == "win32":
+        import msvcrt
+
+        lock = os.open(path + ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+        msvcrt.locking(lock, msvcrt.LK_LOCK, 1)
+        os.lseek(handle, 0, os.SEEK_END)
+    os.write(handle, line)
+
+
+def start_import(python: str, data: str, session: str) -> None:
+    """Starts the import of this session, free of Claude Code's process group and streams."""
+    import subprocess
+
+    command = [python, "-P", "-m", "claude_capture.cli", "import", "--session", session]
+    command += ["--data", data, "--quiet", "--wait"]
+    silent = subprocess.DEVNULL
+    flags = 0x00000208 if sys.platform == "win32" else 0  # DETACHED_PROCESS | CREATE_NEW_PROCESS_GROUP
+    subprocess.Popen(
+        command, stdin=silent, stdout=silent, stderr=silent, cwd=data, start_new_session=True, creationflags=flags
+    )
+
+
+def main(arguments: list[str]) -> None:
+    """Writes one event, or nothing where capture is paused, the project opted out or stdin holds no JSON object."""
+    os.umask(0o077)
+    data = data_folder(arguments)
+    if os.path.exists(os.path.join(data, "paused")) or opted_out(os.environ.get("CLAUDE_PROJECT_DIR") or os.getcwd()):
+        return
+    payload = sys.stdin.buffer.read().strip().replace(b"\r", b"").replace(b"\n", b"")
+    if not (payload.startswith(b"{") and payload.endswith(b"}")):
+        return
+    events = os.path.join(data, "events")
+    if not os.path.isdir(events):
+        os.makedirs(events, exist_ok=True)
+        with open(os.path.join(events, ".gitignore"), "w") as stream:
+            stream.write("*\n")
+    session = session_of(payload)
+    line = b'{"v":1,"t":%d,"payload":%b}\n' % (time.time_ns() // 1_000_000, payload)
+    append(os.path.join(events, session + ".jsonl"), line)
+    if len(arguments) > 1 and os.access(arguments[1], os.X_OK):
+        start_import(arguments[1], data, session)
+
+
+try:
+    main(sys.argv[1:])
+except BaseException:  # nothing that goes wrong here may reach Claude Code: status 2 would veto its step
+    pass
+finally:
+    os._exit(0)
