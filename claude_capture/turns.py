@@ -249,10 +249,12 @@ class Conversation:
             rewound = [old for old in self._path[keep:] if old.kind != "orphan"]
             if rewound:
                 del self._path[keep:]
-                turn.rejected = rewound
                 for old in rewound:
-                    old.rejected_by = turn
                     self.turns.remove(old)
+                    turn.rejected += (*old.rejected, old)
+                    old.rejected = []
+                for old in turn.rejected:
+                    old.rejected_by = turn
         self.turns.append(turn)
         self._path.append(turn)
 

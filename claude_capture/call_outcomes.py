@@ -1,0 +1,81 @@
+"""What became of a tool call: did it fail, in which way, and did the model see all of its output?"""
+
+from __future__ import annotations
+
+import re
+
+from claude_capture.claude_trace_schema import ErrorKind
+from claude_capture.hook_events import HookCall
+from claude_capture.turns import Call, Result
+
+_REJECTED = (
+    "The user doesn't want to proceed with this tool use",
+    "The user doesn't want to take this action right now",
+    "User rejected tool use",
+    "User chose to stay in plan mode",
+)
+_DENIED = (
+    "This command requires approval",
+    "Permission to use ",
+    "Permission for this action has been denied",
+    "Claude requested permissions to",
+    "Permission denied by",
+)
+_EXIT_CODE = re.compile(r"(?:Error: )?Exit code \d+")
+_TRUNCATED = re.compile(r"<persisted-output>|\[Truncated: |\.\.\. \[\d+ (?:lines|characters) truncated\] \.\.\.")
+_SHELLS = frozenset({"Bash", "PowerShell"})
+
+
+def error_kind(call: Call, result: Result | None, hook: HookCall | None, *, interrupted: bool) -> ErrorKind | None:
+    """The kind of failure of a call, None for success; `interrupted` tells an ESC from a rejection."""
+    if result is None:
+        if hook is None:
+            return "interrupted" if interrupted else None
+        return _hook_error(call, hook, interrupted=interrupted)
+    details = result.details
+    if isinstance(details, dict) and details.get("interrupted") is True:
+        return "interrupted"
+    if not result.is_error:
+        return None
+    if interrupted or (hook is not None and hook.interrupted):
+        return "interrupted"
+    if result.denial is not None:
+        return "user_rejected" if result.denial == "user-rejected" else "permission_denied"
+    if result.text.startswith(_REJECTED):
+        return "user_rejected"
+    if (hook is not None and hook.denied) or result.text.startswith(_DENIED):
+        return "permission_denied"
+    return _by_text(call.tool, result.text)
+
+
+def _hook_error(call: Call, hook: HookCall, *, interrupted: bool) -> ErrorKind | None:
+    if hook.denied is not None:
+        return "permission_denied"
+    if hook.interrupted:
+        return "interrupted"
+    if hook.error is not None:
+        return _by_text(call.tool, hook.error)
+    if hook.response is None and hook.output is not None and "<tool_use_error>" in hook.output:
+        return "tool_use_error"
+    answered = hook.response is not None or hook.output is not None
+    return None if answered or not interrupted else "interrupted"
+
+
+def _by_text(tool: str, text: str) -> ErrorKind:
+    if "<tool_use_error>" in text:
+        return "tool_use_error"
+    if _EXIT_CODE.match(text) or (tool in _SHELLS and not text.startswith("Error:")):
+        return "exit_code"
+    return "other"
+
+
+def is_truncated(result: Result | None, output: str | None) -> bool:
+    """True where Claude Code showed the model only a part of what the tool gave."""
+    details = result.details if result is not None else None
+    if isinstance(details, dict):
+        file = details.get("file")
+        if details.get("persistedOutputPath") or details.get("truncated") is True:
+            return True
+        if isinstance(file, dict) and file.get("truncatedByTokenCap"):
+            return True
+    return output is not None and _TRUNCATED.search(output, 0, 400) is not None

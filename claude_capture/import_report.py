@@ -1,0 +1,122 @@
+"""What an import did: nothing is dropped without a count here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from claude_capture.claude_trace_schema import Trace
+from claude_capture.trace_storage import Appended
+from claude_capture.transcripts import ReadStats
+
+
+@dataclass
+class ImportReport:
+    """Counts of one import; `skipped_files` names every foreign file with its reason."""
+
+    files_read: int = 0
+    files_unchanged: int = 0
+    skipped_files: dict[str, str] = field(default_factory=dict)
+    event_files_read: int = 0
+    sessions: int = 0
+    sessions_skipped: Counter[str] = field(default_factory=Counter)
+    transcripts: ReadStats = field(default_factory=ReadStats)
+    events: ReadStats = field(default_factory=ReadStats)
+    replayed: int = 0
+    prompts: int = 0
+    not_traces: Counter[str] = field(default_factory=Counter)
+    traces: Appended = field(default_factory=Appended)
+    calls: int = 0
+    calls_by_source: Counter[str] = field(default_factory=Counter)
+    reasoning: Counter[str] = field(default_factory=Counter)
+    statuses: Counter[str] = field(default_factory=Counter)
+    redactions: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+
+    def count_trace(self, trace: Trace) -> None:
+        """Adds a trace with its subagents and rejected continuations."""
+        self.statuses[trace.status] += 1
+        self.redactions.update(trace.provenance.redactions)
+        self._count_calls(trace)
+
+    def _count_calls(self, trace: Trace) -> None:
+        for call in trace.tool_calls:
+            self.calls += 1
+            self.calls_by_source[call.seen_by] += 1
+            self.reasoning[call.reasoning_source] += 1
+        for subtrace in trace.subtraces:
+            self._count_calls(subtrace)
+        for rejected in trace.rejected:
+            self._count_calls(Trace.model_validate(rejected))
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, ready for `--json`."""
+        return {
+            "files": {
+                "read": self.files_read,
+                "unchanged": self.files_unchanged,
+                "skipped": len(self.skipped_files),
+                "skipped_reasons": dict(Counter(self.skipped_files.values())),
+                "skipped_files": self.skipped_files,
+                "event_files_read": self.event_files_read,
+            },
+            "sessions": {"built": self.sessions, "skipped": dict(self.sessions_skipped)},
+            "transcripts": _stats(self.transcripts) | {"replayed": self.replayed},
+            "events": _stats(self.events),
+            "prompts": {"people": self.prompts, "not_traces": dict(self.not_traces)},
+            "traces": {
+                "new": self.traces.new,
+                "updated": self.traces.updated,
+                "unchanged": self.traces.unchanged,
+                "statuses": dict(self.statuses),
+            },
+            "calls": {
+                "total": self.calls,
+                "by_source": dict(self.calls_by_source),
+                "reasoning": dict(self.reasoning),
+            },
+            "redactions": dict(self.redactions),
+            "seconds": round(self.seconds, 3),
+        }
+
+    def lines(self) -> list[str]:
+        """The same for a person, a few lines."""
+        kept = self.traces
+        mb = (self.transcripts.bytes + self.events.bytes) / 1e6
+        lines = [
+            f"{self.files_read} session files and {self.event_files_read} event files read ({mb:.1f} MB, "
+            f"{self.transcripts.records + self.events.records} records, {self.seconds:.1f} s), "
+            f"{self.files_unchanged} unchanged",
+            f"{kept.new} new traces, {kept.updated} updated, {kept.unchanged} unchanged; {self.calls} tool calls"
+            + _listed(": ", {f"seen by {name}": count for name, count in self.calls_by_source.items()}),
+        ]
+        optional = {
+            "skipped files": Counter(self.skipped_files.values()),
+            "skipped sessions": self.sessions_skipped,
+            "prompts that are no trace": self.not_traces,
+            "lines set aside": self.transcripts.set_aside + self.events.set_aside,
+            "lines repaired": self.transcripts.repaired + self.events.repaired,
+            "unknown to this version": self.transcripts.drift + self.events.drift,
+            "secrets replaced": self.redactions,
+        }
+        lines += [f"{name}{_listed(': ', counts)}" for name, counts in optional.items() if counts]
+        return lines
+
+
+def _stats(stats: ReadStats) -> dict[str, Any]:
+    return {
+        "lines": stats.lines,
+        "bytes": stats.bytes,
+        "records": stats.records,
+        "set_aside": dict(stats.set_aside),
+        "repaired": dict(stats.repaired),
+        "drift": dict(stats.drift),
+    }
+
+
+def _listed(lead: str, counts: dict[str, int] | Counter[str]) -> str:
+    shown = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    text = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in shown[:8])
+    rest = f", … {len(shown) - 8} more kinds" if len(shown) > 8 else ""
+    return f"{lead}{text}{rest}" if shown else ""

@@ -1,0 +1,96 @@
+"""Finds session files: Claude Code's own folder, or whatever paths the user names, told apart from foreign files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from claude_capture.errors import CaptureError
+from claude_capture.session import agent_of_file
+from claude_capture.transcript_vocabulary import KNOWN_FIELDS
+from claude_capture.transcripts import ReadStats, parse_line
+
+_HEAD_LINES = 200
+_HEAD_BYTES = 4 << 20
+_JOURNAL_TYPES = frozenset({"started", "result"})
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A session file and the state it was found in."""
+
+    path: Path
+    size: int
+    mtime_ns: int
+
+    @property
+    def agent(self) -> str | None:
+        """The subagent that the file belongs to, by its name."""
+        return agent_of_file(self.path)
+
+
+def projects_folder(environment: Mapping[str, str] = os.environ) -> Path:
+    """Claude Code's folder of session files: under CLAUDE_CONFIG_DIR where that is set, else ~/.claude."""
+    configured = environment.get("CLAUDE_CONFIG_DIR")
+    return (Path(configured).expanduser() if configured else Path.home() / ".claude") / "projects"
+
+
+def find_files(paths: Iterable[Path]) -> list[SourceFile]:
+    """All `*.jsonl` files under the folders and the named files themselves, sorted by path, each once.
+
+    Raises:
+        CaptureError: a path does not exist.
+    """
+    found: dict[Path, SourceFile] = {}
+    for path in paths:
+        if not path.exists():
+            raise CaptureError(f"{path}: no such file or folder; name a session file or a folder of them")
+        for file in sorted(path.rglob("*.jsonl")) if path.is_dir() else [path]:
+            if (source := source_file(file)) is not None:
+                found.setdefault(source.path, source)
+    return sorted(found.values(), key=lambda source: source.path)
+
+
+def source_file(path: Path) -> SourceFile | None:
+    """The file with its size and time; None where it is gone or no plain file."""
+    try:
+        resolved = path.resolve()
+        status = resolved.stat()
+    except OSError:
+        return None
+    return SourceFile(resolved, status.st_size, status.st_mtime_ns) if resolved.is_file() else None
+
+
+def sniff(file: SourceFile) -> tuple[str | None, str | None]:
+    """The session id of a file, or (None, reason) where it is not one of Claude Code's session files."""
+    if file.size == 0:
+        return None, "empty file"
+    types: set[str] = set()
+    first_byte = b""
+    read = 0
+    try:
+        with file.path.open("rb") as stream:
+            for number, line in enumerate(stream):
+                read += len(line)
+                first_byte = first_byte or line.strip()[:1]
+                for value in parse_line(line, ReadStats()):
+                    kind = value.get("type") if isinstance(value, dict) else None
+                    if not isinstance(kind, str):
+                        continue
+                    types.add(kind)
+                    session = value.get("sessionId")
+                    if isinstance(session, str) and session and (kind in KNOWN_FIELDS or "uuid" in value):
+                        return session, None
+                if number >= _HEAD_LINES or read > _HEAD_BYTES:
+                    break
+    except OSError as error:
+        return None, f"cannot be read: {error.strerror or error}"
+    if types and types <= _JOURNAL_TYPES:
+        return None, "workflow journal, holds no messages"
+    if types & KNOWN_FIELDS.keys():
+        return file.path.stem, None
+    if first_byte == b"[":
+        return None, "a JSON array, not a Claude Code session"
+    return None, "no Claude Code record in it"

@@ -1,0 +1,400 @@
+"""Joins what the transcript tells with what the hooks saw: one `Trace` per prompt, subagents nested.
+
+The transcript is the source of truth for reasoning, order, what the model saw, rejections and usage; hooks add run
+times, inputs as executed, and whatever no transcript tells. Secrets are replaced before a trace is made.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Any
+
+from claude_capture import __version__
+from claude_capture.call_outcomes import error_kind, is_truncated
+from claude_capture.claude_trace_schema import SCHEMA_VERSION, ReasoningSource, Status, Trace, trace_id_for
+from claude_capture.hook_events import HookCall, HookSession, timestamp
+from claude_capture.hook_turns import hook_conversations
+from claude_capture.reasoning_extractor import extract_signals
+from claude_capture.redaction import Redactor
+from claude_capture.session import Session
+from claude_capture.turns import SPAWNING_TOOLS, Call, Conversation, Message, Result, Turn
+
+_STUDENT_MODELS = ("cc-claude-agent", "llama-claude-")
+_USAGE_FIELDS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+
+
+@dataclass
+class BuiltSession:
+    """The traces of a session and what of it is not in them, by reason."""
+
+    traces: list[Trace] = field(default_factory=list)
+    not_traces: Counter[str] = field(default_factory=Counter)
+    prompts: int = 0
+    """Prompts of people (not commands, not notifications), those that are no trace included."""
+    replayed: int = 0
+
+
+def build_traces(
+    session: Session, hooks: HookSession | None = None, *, family: str | None = None, settled: bool = False
+) -> BuiltSession:
+    """The traces of one session, in order of their prompts.
+
+    `family` is the root session of resumes and forks (default: the session itself). `settled` says that nothing more
+    will come: an unanswered call then counts as interrupted instead of in flight.
+    """
+    return _SessionBuilder(session, hooks, family or session.session_id, settled).build()
+
+
+class _SessionBuilder:
+    def __init__(self, session: Session, hooks: HookSession | None, family: str, settled: bool) -> None:
+        self.session = session
+        self.hooks = hooks
+        self.family = family
+        self.settled = settled or (hooks is not None and hooks.ended is not None)
+        self.redactor = Redactor()
+        self.built = BuiltSession()
+        self._tools: dict[str, Any] = {}
+        self._agents = dict(session.agents)
+        self._main = session.main
+        self._hook_calls = dict(hooks.calls) if hooks is not None else {}
+        self._nested_agents: set[str] = set()
+
+    def build(self) -> BuiltSession:
+        self.session.finish()
+        if self.hooks is not None:
+            self._main, self._agents = hook_conversations(self.hooks, self._main, self._agents)
+        main = self._main
+        self.built.not_traces += main.not_traces
+        self.built.replayed = main.replayed + sum(agent.replayed for agent in self._agents.values())
+        nested = self._place_agents()
+        for position, turn in enumerate(main.turns):
+            last = position == len(main.turns) - 1
+            self.built.prompts += (turn.kind == "prompt") + sum(old.kind == "prompt" for old in turn.rejected)
+            rejected = [self._rejected(main, old) for old in turn.rejected if old.messages]
+            self.built.not_traces["rewound_without_answer"] += len(turn.rejected) - len(rejected)
+            if not turn.messages and not rejected:
+                self.built.not_traces[self._why_unanswered(turn, last=last)] += 1
+                continue
+            values = self._values(main, turn, position, last=last, nested=nested)
+            values["rejected"] = rejected
+            self.built.traces.append(self._finish(values))
+        for agent_id in [agent_id for agent_id in self._agents if agent_id not in self._nested_agents]:
+            self._append_unlinked(agent_id)
+        self.built.not_traces = +self.built.not_traces
+        return self.built
+
+    def _why_unanswered(self, turn: Turn, *, last: bool) -> str:
+        if turn.interrupted:
+            return "interrupted_before_an_answer"
+        return "no_answer_yet" if last and not self.settled else "no_answer"
+
+    def _finish(self, values: dict[str, Any]) -> Trace:
+        """Redacts, validates and reads the signals; the placeholders' counts go into the provenance."""
+        before = self.redactor.counts.copy()
+        tools = values["context"].pop("tools")
+        clean = self.redactor.value(values)
+        clean["context"]["tools"] = tools
+        clean["trace_id"], clean["session_id"] = values["trace_id"], values["session_id"]
+        clean["provenance"]["redactions"] = dict(self.redactor.counts - before)
+        trace = Trace.model_validate(clean)
+        _read_signals(trace)
+        return trace
+
+    def _rejected(self, conversation: Conversation, turn: Turn) -> dict[str, Any]:
+        """A rewound turn as the JSON of a trace of its own."""
+        values = self._values(conversation, turn, 0, last=False, nested={})
+        values["status"] = "interrupted" if turn.interrupted else "complete"
+        return self._finish(values).model_dump(mode="json", exclude_defaults=True)
+
+    def _append_unlinked(self, agent_id: str) -> None:
+        """A subagent whose parent is not in the files: a trace of its own if it did something, else a count."""
+        conversation = self._agents[agent_id]
+        if not any(message.calls for turn in conversation.turns for message in turn.messages):
+            self.built.not_traces["subagent_without_parent_and_calls"] += 1
+            return
+        for values in self._agent_values(conversation, None):
+            self.built.traces.append(self._finish(values))
+
+    # -- subagents ---------------------------------------------------------------------------------------------
+
+    def _place_agents(self) -> dict[str, list[str]]:
+        """Call id → subagents it started; "turn <key>" → subagents of a turn whose call is not known."""
+        spawned = {agent: list(calls) for agent, calls in self._main.spawned.items()}
+        for conversation in self._agents.values():
+            for agent, calls in conversation.spawned.items():
+                spawned.setdefault(agent, []).extend(calls)
+        every_call = [
+            call
+            for conversation in (self._main, *self._agents.values())
+            for turn in conversation.turns
+            for message in turn.messages
+            for call in message.calls
+        ]
+        calls_here = {call.id for call in every_call}
+        prompts: dict[str, list[str]] = {}
+        for call in every_call:
+            if call.tool in SPAWNING_TOOLS and isinstance(call.input.get("prompt"), str):
+                prompts.setdefault(call.input["prompt"].strip(), []).append(call.id)
+        places: dict[str, list[str]] = {}
+        taken: set[str] = set()
+        for agent_id, conversation in self._agents.items():
+            candidates = [conversation.spawned_by] if conversation.spawned_by else spawned.get(agent_id, [])
+            parent = next((call for call in candidates if call in calls_here), None)
+            if parent is None and conversation.turns:
+                same = prompts.get(conversation.turns[0].prompt.strip(), [])
+                parent = next((call for call in same if call not in taken), None)
+            if parent is not None:
+                taken.add(parent)
+            place = parent or self._turn_of_agent(conversation)
+            if place is not None:
+                places.setdefault(place, []).append(agent_id)
+        return places
+
+    def _turn_of_agent(self, conversation: Conversation) -> str | None:
+        """The turn during which a subagent without a known call was at work (compaction, side questions, …)."""
+        ids = {prompt_id for turn in conversation.turns for prompt_id in turn.prompt_ids}
+        start = next((turn.started_at for turn in conversation.turns if turn.started_at), None)
+        found = None
+        for turn in self._main.turns:
+            if ids.intersection(turn.prompt_ids):
+                return f"turn {turn.key}"
+            if turn.messages and start and turn.started_at and turn.started_at <= start:
+                found = turn
+        if found is None or not any(message.calls for turn in conversation.turns for message in turn.messages):
+            return None
+        return f"turn {found.key}"
+
+    def _agent_values(self, conversation: Conversation, parent_call: str | None) -> list[dict[str, Any]]:
+        result: list[dict[str, Any]] = []
+        parents = [parent_call] if parent_call else []
+        parents += [call for call in self._main.spawned.get(conversation.agent_id or "", []) if call not in parents]
+        listed = [turn for turn in conversation.turns if turn.messages]
+        for position, turn in enumerate(listed):
+            values = self._values(conversation, turn, position, last=position == len(listed) - 1, nested={})
+            values["parent_call_id"] = parents[min(position, len(parents) - 1)] if parents else None
+            values["agent_id"] = conversation.agent_id
+            values["agent_type"] = conversation.agent_type
+            values["rejected"] = [self._rejected(conversation, old) for old in turn.rejected if old.messages]
+            result.append(values)
+        return result
+
+    def _subtraces(self, turn: Turn, nested: dict[str, list[str]]) -> list[dict[str, Any]]:
+        calls = [call.id for message in turn.messages for call in message.calls]
+        values: list[dict[str, Any]] = []
+        for place in (*calls, f"turn {turn.key}"):
+            for agent_id in nested.get(place, []):
+                if agent_id in self._nested_agents:
+                    continue
+                self._nested_agents.add(agent_id)
+                conversation = self._agents[agent_id]
+                of_agent = self._agent_values(conversation, None if place.startswith("turn ") else place)
+                for one in of_agent:
+                    one["context"].pop("tools", None)
+                    one["provenance"]["redactions"] = {}
+                for own, sub in zip([t for t in conversation.turns if t.messages], of_agent, strict=True):
+                    sub["subtraces"] = self._subtraces(own, nested)
+                values += of_agent
+        return values
+
+    # -- one turn ----------------------------------------------------------------------------------------------
+
+    def _values(
+        self,
+        conversation: Conversation,
+        turn: Turn,
+        position: int,
+        *,
+        last: bool,
+        nested: dict[str, list[str]],
+    ) -> dict[str, Any]:
+        status = self._status(conversation, turn, last=last)
+        steps: list[dict[str, Any]] = []
+        calls: list[dict[str, Any]] = []
+        for index, message in enumerate(turn.messages):
+            reasoning, source = _reasoning(message)
+            steps.append(_step(index, message))
+            for call in message.calls:
+                calls.append(self._call(conversation, turn, message, call, index, reasoning, source, status))
+        messages = [message for message in turn.messages if not message.synthetic]
+        model = next((message.model for message in reversed(messages) if message.model), None)
+        reconciliation = Counter(call["seen_by"] for call in calls)
+        context_dir = conversation.first_cwd or turn.cwd
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "trace_id": trace_id_for(conversation.session_id, turn.key, conversation.agent_id),
+            "session_id": conversation.session_id,
+            "prompt_id": turn.prompt_ids[0] if turn.prompt_ids else None,
+            "turn_index": position,
+            "family": self.family,
+            "user_prompt": turn.prompt,
+            "prompt_attachments": turn.attachments,
+            "claude_response": _final_text(turn),
+            "started_at": turn.started_at,
+            "ended_at": turn.ended_at,
+            "status": status,
+            "steps": steps,
+            "tool_calls": calls,
+            "interjections": [
+                {"after_step": note.after - 1, "kind": note.kind, "text": note.text} for note in turn.notes
+            ],
+            "subtraces": self._subtraces(turn, nested) if nested else [],
+            "context": {
+                "cwd": turn.cwd,
+                "project_dir": context_dir,
+                "repo": PurePath(context_dir).name if context_dir and turn.git_branch else None,
+                "git_branch": turn.git_branch,
+                "permission_mode": turn.permission_mode,
+                "tools": self._tools_of(conversation, turn),
+            },
+            "teacher": {
+                "model": model,
+                "provider": "anthropic" if model and "claude" in model and not _is_student(model) else None,
+                "client_version": turn.version,
+                "student": model if model and _is_student(model) else None,
+            },
+            "usage": _usage(turn.messages),
+            "provenance": {
+                "files": list(self.session.files),
+                "builder_version": __version__,
+                "drift": dict(self.session.stats.drift),
+                "reconciliation": dict(reconciliation),
+            },
+        }
+
+    def _tools_of(self, conversation: Conversation, turn: Turn) -> list[dict[str, Any]]:
+        shape = turn.shape or ""
+        if shape not in self._tools:
+            found = conversation.shapes.get(shape) or self._main.shapes.get(shape) or []
+            self._tools[shape] = self.redactor.value(
+                [
+                    {key: tool[key] for key in ("name", "description", "input_schema", "type") if key in tool}
+                    for tool in found
+                ]
+            )
+        tools: list[dict[str, Any]] = self._tools[shape]
+        return tools
+
+    def _call(
+        self,
+        conversation: Conversation,
+        turn: Turn,
+        message: Message,
+        call: Call,
+        step: int,
+        reasoning: str,
+        source: ReasoningSource,
+        status: Status,
+    ) -> dict[str, Any]:
+        result: Result | None = conversation.results.get(call.id)
+        hook: HookCall | None = self._hook_calls.get(call.id)
+        escaped = message.id in turn.interrupted_messages or (result is None and status == "interrupted")
+        kind = error_kind(call, result, hook, interrupted=escaped)
+        output = result.text if result is not None else None
+        if output is None and hook is not None:
+            output = hook.output if hook.output is not None else hook.error
+        executed = hook.executed_input if hook is not None else None
+        return {
+            "id": call.id,
+            "tool": call.tool,
+            "input": call.input,
+            "reasoning": reasoning,
+            "reasoning_source": source,
+            "output": output,
+            "output_truncated": is_truncated(result, output),
+            "is_error": kind is not None,
+            "error_kind": kind,
+            "duration_ms": hook.duration_ms if hook is not None else None,
+            "step": step,
+            "agent_id": conversation.agent_id,
+            "seen_by": _seen_by(message, hook),
+            "started_at": call.started_at or (timestamp(hook.started_ms) if hook is not None else None),
+            "effective_input": executed if executed is not None and executed != call.input else None,
+        }
+
+    def _status(self, conversation: Conversation, turn: Turn, *, last: bool) -> Status:
+        hook_turn = self.hooks.turns.get(turn.prompt_ids[-1]) if self.hooks is not None and turn.prompt_ids else None
+        final = turn.messages[-1] if turn.messages else None
+        if turn.interrupted:
+            return "interrupted"
+        if (hook_turn is not None and hook_turn.failure) or (final is not None and final.is_api_error):
+            return "failed"
+        if turn.stopped or (hook_turn is not None and hook_turn.stopped):
+            return "complete"
+        if final is not None and not final.calls and final.texts and final.stop_reason != "tool_use":
+            return "complete"
+        return "in_flight" if last and not self.settled and conversation.agent_id is None else "interrupted"
+
+
+def _read_signals(trace: Trace) -> None:
+    trace.reasoning_signals = extract_signals(trace)
+    for subtrace in trace.subtraces:
+        _read_signals(subtrace)
+
+
+def _reasoning(message: Message) -> tuple[str, ReasoningSource]:
+    """What the agent said before the calls of a message: thinking, else text; signed empty thinking is `empty`."""
+    thinking, source = _thinking(message)
+    if thinking:
+        return thinking, source
+    if message.texts:
+        return "\n\n".join(text.strip() for text in message.texts), "text"
+    return "", source
+
+
+def _thinking(message: Message) -> tuple[str, ReasoningSource]:
+    if message.thinking:
+        text = "\n\n".join(part.strip() for part in message.thinking)
+        return text, "summary" if _is_summarised(message) else "raw"
+    return "", "empty" if message.withheld_thinking else "absent"
+
+
+def _is_summarised(message: Message) -> bool:
+    """Claude models since 4 return a summary of their thinking; others (and Claude 3.7) return it as it is."""
+    if message.thinking_display in ("summarized", "updates"):
+        return True
+    model = message.model or ""
+    return "claude" in model and not _is_student(model) and "claude-3" not in model
+
+
+def _step(index: int, message: Message) -> dict[str, Any]:
+    thinking, source = _thinking(message)
+    return {
+        "index": index,
+        "message_id": None if message.id.startswith("hook ") else message.id,
+        "model": message.model,
+        "thinking": thinking,
+        "thinking_source": source,
+        "text": "\n\n".join(text.strip() for text in message.texts),
+        "call_ids": [call.id for call in message.calls],
+        "stop_reason": message.stop_reason,
+        "started_at": message.started_at,
+    }
+
+
+def _seen_by(message: Message, hook: HookCall | None) -> str:
+    if message.id.startswith("hook "):
+        return "hook"
+    return "transcript" if hook is None else "both"
+
+
+def _final_text(turn: Turn) -> str:
+    final = next((message for message in reversed(turn.messages) if message.texts), None)
+    if final is None or (final.calls and final is not turn.messages[-1]):
+        return ""
+    return "\n\n".join(text.strip() for text in final.texts)
+
+
+def _is_student(model: str) -> bool:
+    return model.startswith(_STUDENT_MODELS)
+
+
+def _usage(messages: list[Message]) -> dict[str, int]:
+    """Tokens of the turn, the last figure of each message counted once."""
+    totals = dict.fromkeys(_USAGE_FIELDS, 0)
+    for message in messages:
+        for name in _USAGE_FIELDS:
+            value = (message.usage or {}).get(name)
+            totals[name] += value if isinstance(value, int) else 0
+    return totals
