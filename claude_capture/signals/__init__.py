@@ -1,0 +1,1 @@
+"""One module per reasoning signal; `claude_capture.reasoning_extractor` puts them together."""
