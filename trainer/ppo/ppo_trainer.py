@@ -38,7 +38,7 @@ from trainer.ppo.checkpoints import (
 from trainer.ppo.heldout import score_cases, summarise
 from trainer.ppo.learner import Learner, NotFiniteError
 from trainer.ppo.rollout_buffer import Reward, Rollout, collect
-from trainer.ppo.value_head import POLICY, adapter_state, frozen_reference, load_adapter_state
+from trainer.ppo.value_head import POLICY, adapter_state, frozen_reference, load_adapter_state, require_adapter
 from trainer.run_folder import RunFolder, write_atomic
 from trainer.student.episodes import Case
 
@@ -101,8 +101,7 @@ def train_ppo(
         raise TrainerError("PPO has no training prompts; run `claude-trainer dataset build` and read what it left out")
     if foreign := next((case for case in cases if case.split != "train"), None):
         raise TrainerError(f"PPO learns from the training split only; case {foreign.trace_id} is of '{foreign.split}'")
-    if POLICY not in getattr(model, "peft_config", {}):
-        raise TrainerError("PPO trains a LoRA adapter, and this model has none; run `claude-trainer sft` first")
+    require_adapter(model)
     model.eval()  # no dropout: the policy that is improved is the policy that was sampled
     with frozen_reference(model), _termination() as received:
         learner = Learner(model, ppo)

@@ -145,15 +145,14 @@ class ReplayEnvironment:
 
     def _resolve(self, tool: str, arguments: dict[str, Any]) -> str | None:
         call = call_view(tool, arguments)
-        match = self._match(call)
-        if match is not None:
+        match, error = self._match(call), invalid_call(tool, arguments, self.tools)
+        if match is not None and (error is None or match.key == call.key):
             self.coverage.recorded += 1
             return self._serve(match, call)
         cached = next((output for known, output in self._cache if known.key == call.key), None)
         if cached is not None:
             self.coverage.cached += 1
             return cached
-        error = invalid_call(tool, arguments, self.tools)
         if error is not None:
             self.coverage.error += 1
             return error

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
@@ -46,15 +46,10 @@ class ActorCritic(nn.Module):  # type: ignore[misc]
     Args:
         policy: a PeftModel over a causal language model, with the adapter `default`.
         temperature: of the rollouts; probabilities are those that the tokens were really drawn from.
-
-    Raises:
-        TrainerError: `policy` has no adapter to train.
     """
 
     def __init__(self, policy: Any, value_head: ValueHead, temperature: float = 1.0) -> None:
         super().__init__()
-        if POLICY not in getattr(policy, "peft_config", {}):
-            raise TrainerError("PPO trains a LoRA adapter, and this model has none; run `claude-trainer sft` first")
         self.policy = policy
         self.value_head = value_head
         self.temperature = temperature
@@ -84,6 +79,16 @@ class ActorCritic(nn.Module):  # type: ignore[misc]
         if len(pieces) > 1 and torch.is_grad_enabled():
             return torch.cat([checkpoint(chunk, *piece, use_reentrant=False) for piece in pieces])
         return torch.cat([chunk(*piece) for piece in pieces])
+
+
+def require_adapter(model: Any) -> None:
+    """Refuses a model without something to train.
+
+    Raises:
+        TrainerError: it is no PeftModel with the adapter `default`.
+    """
+    if not isinstance(model, PeftModel) or POLICY not in model.peft_config:
+        raise TrainerError("PPO trains a LoRA adapter, and this model has none; run `claude-trainer sft` first")
 
 
 def adapter_state(policy: Any, name: str = POLICY) -> dict[str, Tensor]:

@@ -1,0 +1,292 @@
+"""The loop on a random micro Llama: it learns, it resumes exactly, it never returns something worse."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from trainer.config import Config
+from trainer.errors import TrainerError
+from trainer.ppo.learner import Learner
+from trainer.ppo.ppo_trainer import draw, train_ppo
+from trainer.ppo.rollout_buffer import Rollout, collect, minibatches
+from trainer.ppo.value_head import REFERENCE, adapter_state, as_reference, frozen_reference
+from trainer.records import RewardBreakdown
+from trainer.run_folder import RunFolder
+from trainer.student.episodes import Case
+
+# peft 0.21 asks transformers 5.23 for an attribute under its old name
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+
+Make = Callable[[], Any]
+MakeConfig = Callable[..., Config]
+CLOCKS = ("time", "seconds", "tokens_per_second", "validation_seconds")
+
+
+def rows(run: RunFolder) -> list[dict[str, Any]]:
+    """Metric lines without what a clock measured."""
+    return [{key: value for key, value in row.items() if key not in CLOCKS} for row in run.metrics()]
+
+
+@pytest.fixture
+def rollouts(micro_model: Make, tokenizer: Any, cases: list[Case], letter_reward: Any) -> list[Rollout]:
+    model = micro_model().get_base_model()
+    return collect(model, tokenizer, cases, letter_reward, max_turns=1, max_new_tokens=8, temperature=1.0).rollouts
+
+
+def test_ppo_learns_a_reward_that_can_be_learned(
+    micro_model: Make, tokenizer: Any, cases: list[Case], letter_reward: Any, ppo_config: MakeConfig, runs: Path
+) -> None:
+    config = ppo_config(updates=14, episodes_per_update=16, minibatch_size=8, learning_rate=1e-2, eval_every=7)
+    run = RunFolder(runs, "ppo", config)
+    model = micro_model()
+    result = train_ppo(model, tokenizer, cases, cases[:4], letter_reward, config, run)
+    rewards = [row["reward"] for row in run.metrics() if row["update"]]
+    assert np.mean(rewards[-3:]) > np.mean(rewards[:3]) + 0.3
+    assert result.best_score is not None
+    assert result.start_score is not None
+    assert result.best_score > result.start_score
+    assert REFERENCE not in model.peft_config
+    assert (result.adapter / "adapter_model.safetensors").exists()
+    assert run.result is not None
+    assert run.result["best_update"] == result.best_update
+    last = run.metrics()[-1]
+    assert last["kl"] > 0
+    assert set(last["seconds"]) == {"generate", "reward", "learn", "update"}
+    assert all(np.isfinite(row["policy_loss"]) for row in run.metrics() if row["update"])
+
+
+def test_interrupted_and_resumed_run_equals_an_uninterrupted_one(
+    micro_model: Make, tokenizer: Any, cases: list[Case], letter_reward: Any, ppo_config: MakeConfig, runs: Path
+) -> None:
+    config = ppo_config(updates=4)
+    whole, parts = RunFolder(runs, "whole", config), RunFolder(runs, "parts", config)
+    uninterrupted, resumed = micro_model(), micro_model()
+    first = train_ppo(uninterrupted, tokenizer, cases, cases, letter_reward, config, whole)
+
+    class Killed(Exception):
+        pass
+
+    def die(update: int, updates: int, metrics: dict[str, Any]) -> None:
+        if update == 3:  # the last checkpoint is of update 2: update 3 must be done again, exactly
+            raise Killed
+
+    with pytest.raises(Killed):
+        train_ppo(micro_model(), tokenizer, cases, cases, letter_reward, config, parts, progress=die)
+    assert parts.result is None
+    torch.manual_seed(99)  # whatever happened to the process in between
+    second = train_ppo(resumed, tokenizer, cases, cases, letter_reward, config, parts)
+
+    assert rows(parts) == rows(whole)
+    assert (second.best_update, second.best_score) == (first.best_update, first.best_score)
+    one, other = adapter_state(uninterrupted), adapter_state(resumed)
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_sigterm_saves_and_ends_with_one_line_and_the_run_goes_on(
+    micro_model: Make, tokenizer: Any, cases: list[Case], letter_reward: Any, ppo_config: MakeConfig, runs: Path
+) -> None:
+    config = ppo_config(updates=3, checkpoint_every=50)
+    run = RunFolder(runs, "ppo", config)
+
+    def terminate(update: int, updates: int, metrics: dict[str, Any]) -> None:
+        if update == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(TrainerError, match="stopped by SIGTERM after update 1; run the same command"):
+        train_ppo(micro_model(), tokenizer, cases, [], letter_reward, config, run, progress=terminate)
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert run.result is None
+    assert (run.path / "checkpoints" / "000001.pt").exists()
+    train_ppo(micro_model(), tokenizer, cases, [], letter_reward, config, run)
+    assert [row["update"] for row in run.metrics()] == [0, 1, 2, 3]
+
+
+def test_student_that_gets_worse_is_not_returned(
+    micro_model: Make, tokenizer: Any, cases: list[Case], letter_reward: Any, ppo_config: MakeConfig, runs: Path
+) -> None:
+    class Souring:
+        """Pays less from scoring to scoring, so that no later student can beat the first."""
+
+        calls = 0
+
+        def score(self, student: Any, references: Any) -> RewardBreakdown:
+            self.calls += 1
+            return letter_reward.score(student, references).model_copy(update={"total": 0.5 / self.calls})
+
+    config = ppo_config(updates=2)
+    model = micro_model()
+    start = adapter_state(model)
+    run = RunFolder(runs, "ppo", config)
+    result = train_ppo(model, tokenizer, cases, cases, Souring(), config, run)
+    assert result.best_update == 0
+    assert result.best_score == result.start_score
+    assert all(torch.equal(start[key], value) for key, value in adapter_state(model).items())
+
+
+def test_reward_that_is_not_a_number_stops_at_the_last_good_state(
+    micro_model: Make, tokenizer: Any, cases: list[Case], letter_reward: Any, ppo_config: MakeConfig, runs: Path
+) -> None:
+    class Broken:
+        calls = 0
+
+        def score(self, student: Any, references: Any) -> RewardBreakdown:
+            self.calls += 1
+            total = float("nan") if self.calls > 40 else 0.0
+            return letter_reward.score(student, references).model_copy(update={"total": total})
+
+    config = ppo_config(updates=9)
+    run = RunFolder(runs, "ppo", config)
+    model = micro_model()
+    with pytest.raises(
+        TrainerError, match=r"in update 3: the loss is not a number; the last good state is .*000002\.pt"
+    ):
+        train_ppo(model, tokenizer, cases, [], Broken(), config, run)
+    assert all(torch.isfinite(value).all() for value in adapter_state(model).values())
+    assert [row["update"] for row in run.metrics()] == [0, 1, 2]
+
+
+def test_first_step_has_ratio_exactly_one(micro_model: Make, rollouts: list[Rollout], ppo_config: MakeConfig) -> None:
+    model = micro_model()
+    config = ppo_config(minibatch_size=3).ppo
+    with frozen_reference(model):
+        learner = Learner(model, config)
+        groups = minibatches(rollouts, 3, 1, learner.accelerator.device)
+        batches = [batch for group in groups for batch in group]
+        known = learner.look_back(rollouts, batches)
+        for batch in batches:
+            log_probs, _ = learner.actor(batch.ids, batch.rows, batch.columns)
+            assert log_probs.requires_grad
+            assert torch.equal(log_probs.detach(), known.log_probs[batch.tokens])
+        assert known.kl_per_episode == 0.0  # the policy still is its reference
+
+
+def test_only_written_tokens_are_looked_at(micro_model: Make, rollouts: list[Rollout], ppo_config: MakeConfig) -> None:
+    model = micro_model()
+    learner = Learner(model, ppo_config().ppo)
+    batch = minibatches(rollouts, 8, 1, learner.accelerator.device)[0][0]
+    assert len(batch.tokens) == sum(sum(r.episode.written) for r in rollouts)
+    log_probs, _ = learner.actor(batch.ids, batch.rows, batch.columns)
+    for token, log_prob in zip(batch.tokens.tolist(), log_probs.tolist(), strict=True):
+        member = next(i for i, r in enumerate(rollouts) if token < sum(len(x.written) for x in rollouts[: i + 1]))
+        episode, written = rollouts[member].episode, rollouts[member].written
+        position = written[token - sum(len(x.written) for x in rollouts[:member])]
+        assert episode.written[position]
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([episode.ids[:position]])).logits[0, -1]
+        assert logits.log_softmax(-1)[episode.ids[position]].item() == pytest.approx(log_prob, abs=1e-4)
+
+
+def test_batch_of_eight_is_four_with_two_accumulations(
+    micro_model: Make, tokenizer: Any, cases: list[Case], letter_reward: Any, ppo_config: MakeConfig
+) -> None:
+    eight = [*cases, *cases[:2]]
+    states = []
+    for accumulation in (1, 2):
+        model = micro_model()
+        config = ppo_config(minibatch_size=8, gradient_accumulation=accumulation, epochs=1).ppo
+        sampled = collect(
+            model.get_base_model(), tokenizer, eight, letter_reward, max_turns=1, max_new_tokens=8, temperature=1.0
+        ).rollouts
+        with frozen_reference(model):
+            learner = Learner(model, config)
+            groups = minibatches(sampled, 8, accumulation, learner.accelerator.device)
+            assert [len(group) for group in groups] == [accumulation]
+            metrics = learner.improve(sampled, [0, 0], warmup=False)
+            states.append((adapter_state(model), metrics))
+    (one, first), (two, second) = states
+    assert first["gradient_norm"] == pytest.approx(second["gradient_norm"], rel=1e-4)
+    assert first["policy_loss"] == pytest.approx(second["policy_loss"], abs=1e-5)
+    assert all(torch.allclose(one[key], two[key], atol=2e-4) for key in one)
+
+
+def test_warm_up_moves_the_value_head_alone(micro_model: Make, rollouts: list[Rollout], ppo_config: MakeConfig) -> None:
+    model = micro_model()
+    before = adapter_state(model)
+    with frozen_reference(model):
+        learner = Learner(model, ppo_config().ppo)
+        learner.improve(rollouts, [0, 0], warmup=True)
+    assert all(torch.equal(before[key], value) for key, value in adapter_state(model).items())
+    assert float(learner.value_head.linear.weight.detach().abs().sum()) > 0
+
+
+def test_value_gradient_never_reaches_the_backbone(micro_model: Make, rollouts: list[Rollout], ppo_config: Any) -> None:
+    learner = Learner(micro_model(), ppo_config().ppo)
+    batch = minibatches(rollouts, 8, 1, learner.accelerator.device)[0][0]
+    _, values = learner.actor(batch.ids, batch.rows, batch.columns)
+    values.sum().backward()
+    assert all(parameter.grad is None for parameter in learner.policy_parameters)
+    assert all(parameter.grad is not None for parameter in learner.value_parameters)
+
+
+def test_approx_kl_ends_the_epochs(micro_model: Make, rollouts: list[Rollout], ppo_config: MakeConfig) -> None:
+    model = micro_model()
+    with frozen_reference(model):
+        learner = Learner(model, ppo_config(epochs=50, learning_rate=0.05, target_kl=0.01).ppo)
+        metrics = learner.improve(rollouts, [0, 0], warmup=False)
+    assert metrics["kl_stop"]
+    assert 1 <= metrics["gradient_steps"] < 100
+
+
+def test_reference_answers_as_the_start_whatever_the_policy_became(micro_model: Make, rollouts: list[Rollout]) -> None:
+    model = micro_model()
+    ids = torch.tensor([rollouts[0].episode.ids])
+    with torch.no_grad(), frozen_reference(model):
+        start = model(input_ids=ids).logits
+        for name, weight in model.named_parameters():
+            if "default" in name:
+                weight.add_(0.1)
+        changed = model(input_ids=ids).logits
+        with as_reference(model):
+            assert torch.equal(model(input_ids=ids).logits, start)
+        assert torch.equal(model(input_ids=ids).logits, changed)
+        assert not torch.allclose(changed, start, atol=1e-3)
+        trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        assert not any(REFERENCE in name for name in trained)
+
+
+def test_every_prompt_is_drawn_once_a_round_and_weights_shift_the_draw() -> None:
+    for seed in range(3):
+        drawn = [index for update in range(5) for index in draw(10, 4, update, seed)]
+        assert sorted(drawn[:10]) == sorted(drawn[10:20]) == list(range(10))
+    assert draw(10, 4, 3, 0) == draw(10, 4, 3, 0)
+    weighted = [index for update in range(50) for index in draw(10, 4, update, 0, [4.0] + [1.0] * 9)]
+    assert weighted.count(0) > 1.5 * weighted.count(1)
+    assert set(draw(3, 4, 0, 0, [0.0, 1.0, 0.0])) == {1}
+
+
+def test_prompts_of_another_split_are_refused(
+    micro_model: Make, tokenizer: Any, cases: list[Case], letter_reward: Any, ppo_config: MakeConfig, runs: Path
+) -> None:
+    config = ppo_config()
+    run = RunFolder(runs, "ppo", config)
+    foreign = Case("held-out", (), cases[0].make_environment, split="test")
+    for wrong, message in (([*cases, foreign], "held-out is of 'test'"), ([], "no training prompts")):
+        with pytest.raises(TrainerError, match=message):
+            train_ppo(micro_model(), tokenizer, wrong, [], letter_reward, config, run)
+    with pytest.raises(TrainerError, match="LoRA adapter"):
+        train_ppo(micro_model().get_base_model(), tokenizer, cases, [], letter_reward, config, run)
+
+
+def test_run_folder_of_another_student_is_refused_and_a_damaged_checkpoint_named(
+    micro_model: Make, tokenizer: Any, cases: list[Case], letter_reward: Any, ppo_config: MakeConfig, runs: Path
+) -> None:
+    config = ppo_config(updates=1)
+    run = RunFolder(runs, "ppo", config)
+    train_ppo(micro_model(), tokenizer, cases, [], letter_reward, config, run)
+    other = micro_model()
+    with torch.no_grad():
+        next(weight for name, weight in other.named_parameters() if "lora_B" in name).add_(1.0)
+    with pytest.raises(TrainerError, match="another SFT adapter"):
+        train_ppo(other, tokenizer, cases, [], letter_reward, config, run)
+    (run.path / "checkpoints" / "000001.pt").write_bytes(b"PK torn")
+    with pytest.raises(TrainerError, match=r"000001\.pt: not a checkpoint of PPO"):
+        train_ppo(micro_model(), tokenizer, cases, [], letter_reward, config, run)
