@@ -9,7 +9,8 @@ Of several references the one with the highest total counts, whatever their orde
 being earned by other means than the work:
 
 1. *Engagement.* What is credited for something that did not happen (a limit not broken, an error not made, a
-   measure not exceeded) is scaled by min(1, 2 · max(alignment, outcome)): doing nothing keeps every rule.
+   measure not exceeded) is scaled by how much of the work was done, from 0 at max(alignment, outcome) = 0.2 to 1 at
+   0.8: doing nothing keeps every rule, and so does doing something else.
 2. *A component that only the student brought into play may lower the total, never raise it*: a constraint stated or
    an error made where the reference has none is left out (None) if it would raise the mean of the others.
 
@@ -36,6 +37,8 @@ from trainer.reward.tool_alignment import Alignment, judge_tool_use
 from trainer.reward.verdict import NOT_APPLICABLE, Verdict
 
 COMPONENTS = ("constraints", "tool_use", "self_correction", "outcome", "depth")
+NO_WORK, FULL_WORK = 0.2, 0.8
+"""Similarity of alignment or outcome below which nothing, and from which everything, counts as done."""
 MAX_REASONS = 24
 """Entries of one explanation; the smallest losses beyond it are summed in the last one."""
 
@@ -234,11 +237,13 @@ class _Score:
 
 
 def _engagement(alignment: Alignment, outcome: Verdict) -> float:
-    """How much of the work was done at all, in [0, 1]; 1 from half of the reference's on."""
+    """How much of the work was done at all, in [0, 1], see rule 1 of the module."""
     done = outcome.similarity
     if alignment.reference.calls:
         done = max(alignment.soft, done or 0.0)
-    return 1.0 if done is None else min(1.0, 2 * done)
+    if done is None:
+        return 1.0
+    return min(1.0, max(0.0, (done - NO_WORK) / (FULL_WORK - NO_WORK)))
 
 
 def _combine(weights: Mapping[str, float], verdicts: dict[str, Verdict]) -> tuple[dict[str, Verdict], float, float]:

@@ -29,11 +29,13 @@ FILE_WRITERS = frozenset({"Edit", "Write", "MultiEdit", "NotebookEdit"})
 _READERS = {"Read": "file_path", "NotebookRead": "notebook_path", "Grep": "path", "Glob": "path", "LS": "path"}
 _LOOKUPS = frozenset({"WebFetch", "WebSearch", "ReadMcpResourceTool", "ListMcpResourcesTool"})
 _NEUTRAL = frozenset({"TodoWrite", "TodoRead", "BashOutput", "ToolSearch", "TaskOutput", "TaskList", "TaskGet"})
+_EDITED_TEXT = frozenset({"old_string", "new_string", "content", "new_source", "edits"})
 _PATHS = frozenset({"file_path", "notebook_path", "path"})
 _IGNORED = {"Bash": frozenset({"description", "timeout"}), "Task": frozenset({"description"})}
 _IGNORED["Agent"] = _IGNORED["Task"]
 _NOT_RUN = frozenset({"user_rejected", "permission_denied", "interrupted"})
 _FREE_NUMBER = re.compile(r"(?<![A-Za-z_])\d+")
+_DATA_WORD = re.compile(r"\w{2,}")
 _CHECKS = frozenset({"test", "check"})
 
 
@@ -105,7 +107,7 @@ def _arguments(record: ToolCall, root: str | None) -> dict[str, Any]:
             value = relative_path(value, root)
             if name == "path" and value == ".":
                 continue
-        elif root and name not in ("old_string", "new_string", "content") and root in str(value):
+        elif root and name not in _EDITED_TEXT and root in str(value):
             value = to_relative(value, root)
         arguments[name] = value
     if record.tool == "Bash":
@@ -206,63 +208,56 @@ class Behaviour:
         """The calls in canonical order."""
         self.keys = [call.key for call in self.ordered]
         self.tools = [call.tool for call in self.ordered]
-        self.chars = len(self.response) + sum([len(step.thinking) + len(step.text) for step in trace.steps])
+        texts = [text for step in trace.steps for text in (step.thinking, step.text) if text]
+        self.chars = sum(map(len, texts)) + (0 if self.response in texts else len(self.response))
         """Characters that the agent wrote outside its calls."""
-        self._steps = trace.steps
-
-    @cached_property
-    def texts(self) -> list[str]:
-        """Thinking and text of every assistant message, without the empty ones, and the answer."""
-        texts = [text for step in self._steps for text in (step.thinking, step.text) if text]
-        return texts if self.response in texts or not self.response else [*texts, self.response]
-
-    @cached_property
-    def reasoning(self) -> list[str]:
-        """Quotes of the reasoning steps, in order."""
-        return [step.quote for step in self.signals.reasoning_chain]
-
-    @cached_property
-    def own_constraints(self) -> list[Constraint]:
-        """Constraints in the agent's own words, one per slot."""
-        return _distinct(item for item in self.signals.constraints if item.step >= 0)
-
-    @cached_property
-    def prompt_constraints(self) -> list[Constraint]:
-        """Constraints that the user's prompt states, one per slot."""
-        return _distinct(item for item in self.signals.constraints if item.step < 0)
-
-    @cached_property
-    def failures(self) -> list[CallView]:
-        """Calls that failed by their own fault."""
-        return [call for call in self.calls if call.failed]
-
-    @cached_property
-    def written_paths(self) -> frozenset[str]:
-        """Files that file tools wrote or tried to write."""
-        return frozenset(call.writes for call in self.calls if call.tool in FILE_WRITERS and call.writes)
-
-    @cached_property
-    def lookups(self) -> dict[str, CallView]:
-        """Distinct look-ups that ran, by key."""
-        return {call.key: call for call in self.calls if call.lookup and not call.denied}
-
-    @cached_property
-    def repeats(self) -> int:
-        """Calls that repeat an earlier one although nothing that they read could have changed in between."""
-        seen: set[tuple[int, str]] = set()
-        count = 0
-        for call in self.calls:
-            if call.writes is not None and not call.failed:
-                continue
-            mark = (call.level, call.key)
-            count += mark in seen
-            seen.add(mark)
-        return count
-
-    @cached_property
-    def repeated_texts(self) -> int:
+        self.repeated_texts = len(texts) - len(set(texts))
         """Messages whose text stood before, word for word."""
-        return len(self.texts) - len({" ".join(text.split()) for text in self.texts})
+        self.reasoning = [step.quote for step in self.signals.reasoning_chain]
+        """Quotes of the reasoning steps, in order."""
+        self.own_constraints: list[Constraint] = []
+        """Constraints in the agent's own words, one per slot."""
+        self.prompt_constraints: list[Constraint] = []
+        """Constraints that the user's prompt states, one per slot."""
+        if self.signals.constraints:
+            self.own_constraints = _distinct(item for item in self.signals.constraints if item.step >= 0)
+            self.prompt_constraints = _distinct(item for item in self.signals.constraints if item.step < 0)
+        self.failures = [call for call in self.calls if call.failed]
+        """Calls that failed by their own fault."""
+        self.lookups = {call.key: call for call in self.calls if call.lookup and not call.denied}
+        """Distinct look-ups that ran, by key."""
+        self.repeats = _repeats(self.calls)
+        """Calls that repeat an earlier one although nothing that they read could have changed in between."""
+
+    @cached_property
+    def sources(self) -> dict[int, set[int]]:
+        """For each call by index: the earlier calls whose output first showed a word that its arguments use.
+
+        Words of the prompt, of earlier arguments and of edited text need no source.
+        """
+        found: dict[int, set[int]] = {}
+        known = set(_DATA_WORD.findall(self.prompt))
+        for call in self.calls:
+            used = {
+                word
+                for name, value in call.arguments.items()
+                if name not in _EDITED_TEXT
+                for word in _DATA_WORD.findall(str(value)[:2000])
+            }
+            earlier = [other for other in self.calls[: call.index] if other.group != call.group and other.record.output]
+            for word in used - known:
+                for other in earlier:
+                    output = other.record.output or ""
+                    if word in output and re.search(rf"\b{word}\b", output):
+                        found.setdefault(call.index, set()).add(other.index)
+                        break
+            known |= used
+        return found
+
+
+def _repeats(calls: list[CallView]) -> int:
+    marks = [(call.level, call.key) for call in calls if call.writes is None or call.failed]
+    return len(marks) - len(set(marks))
 
 
 def _distinct(constraints: Iterable[Constraint]) -> list[Constraint]:
@@ -270,13 +265,3 @@ def _distinct(constraints: Iterable[Constraint]) -> list[Constraint]:
     for constraint in constraints:
         found.setdefault(constraint.slot, constraint)
     return list(found.values())
-
-
-def shown(call: CallView, limit: int = 60) -> str:
-    """The call as an explanation shows it, e.g. Read `src/app.py`."""
-    arguments = call.arguments
-    value = arguments.get("command") or arguments.get("file_path") or arguments.get("pattern")
-    if value is None:
-        value = next(iter(arguments.values()), "")
-    text = " ".join(str(value)[: 4 * limit].split())
-    return f"{call.tool} `{text if len(text) <= limit else text[: limit - 1] + '…'}`"

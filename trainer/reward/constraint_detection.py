@@ -11,7 +11,7 @@ is no violation: the limit then means something else.
     s = F1                                if neither prompt nor reference states a limit that could be kept
     s = respected                         if limits were stated by the prompt alone and by no agent
     s = (F1 + respected) / 2              otherwise
-    respected = min(1, 2 · work done)     (`engagement`): one who does nothing breaks nothing, and earns nothing
+    respected = `engagement`, the share of the work done: one who does nothing breaks nothing, and earns nothing
 
 None where neither agent states a constraint and the prompt states none. Where only the student states one, the
 component may lower the total, never raise it.
@@ -23,7 +23,8 @@ import re
 from collections.abc import Callable
 
 from claude_capture.claude_trace_schema import Constraint
-from trainer.reward.behaviour import FILE_WRITERS, Behaviour, CallView, shown
+from trainer.reward.behaviour import FILE_WRITERS, Behaviour, CallView
+from trainer.reward.call_description import shown
 from trainer.reward.verdict import NOT_APPLICABLE, Verdict
 
 _PART = re.compile(r"[A-Za-z]+|\d+")

@@ -25,12 +25,14 @@ from functools import lru_cache
 import orjson
 from rapidfuzz.distance import Indel
 
-from trainer.reward.behaviour import FILE_WRITERS, Behaviour, CallView, shown
+from trainer.reward.behaviour import FILE_WRITERS, Behaviour, CallView
+from trainer.reward.call_description import shown
 from trainer.reward.tool_arguments import changed_lines, command_words, line_jaccard
 
 COMMANDS = "changing commands"
 """Name of the pseudo-file that holds the commands which changed something."""
-_NUMBERED = re.compile(r"[ \t]*\d+[\t→](.*)")
+_NUMBERED = re.compile(r"^[ \t]*\d+[\t→]", re.MULTILINE)
+_TOP_LEVEL = re.compile(r"\n(?=[A-Za-z_@])")
 _TAIL = re.compile(r"\n*<system-reminder>.*", re.DOTALL)
 
 
@@ -47,20 +49,18 @@ class FileChange:
 class Changes:
     """Everything that one trace changed."""
 
-    originals: dict[str, str] = field(default_factory=dict)
+    originals: dict[str, CallView] = field(default_factory=dict)
+    """The call that read a whole file before it was changed, by path."""
     files: dict[str, FileChange] = field(default_factory=dict)
     commands: list[CallView] = field(default_factory=list)
 
 
 def file_of_read(output: str) -> str | None:
     """The text of a file from Read's numbered lines; None where lines are not numbered."""
-    lines = []
-    for line in _TAIL.sub("", output).split("\n"):
-        match = _NUMBERED.fullmatch(line)
-        if match is None:
-            return None
-        lines.append(match[1])
-    return "\n".join(lines)
+    if "<system-reminder>" in output:
+        output = _TAIL.sub("", output)
+    text, count = _NUMBERED.subn("", output)
+    return text if count == output.count("\n") + 1 else None
 
 
 def changes_of(behaviour: Behaviour) -> Changes:
@@ -75,9 +75,7 @@ def changes_of(behaviour: Behaviour) -> Changes:
             whole = call.record.output and not call.record.output_truncated
             known = path in changes.files or path in changes.originals
             if whole and not known and "offset" not in arguments and "limit" not in arguments:
-                text = file_of_read(call.record.output or "")
-                if text is not None:
-                    changes.originals[path] = text
+                changes.originals[path] = call
         elif call.tool in FILE_WRITERS and call.writes:
             change = changes.files.setdefault(call.writes, FileChange())
             change.calls.append(call)
@@ -119,19 +117,32 @@ def _hunks(change: FileChange) -> list[str]:
     return lines
 
 
-@lru_cache(maxsize=2048)
-def parses(kind: str, text: str) -> bool:
-    """True where a file of this suffix (py, json, toml) can be read by its language; other kinds always can."""
+@lru_cache(maxsize=65536)
+def _python_parses(text: str) -> bool:
     try:
-        if kind == "py":
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                ast.parse(text)
-        elif kind == "json":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
+
+
+def parses(kind: str, text: str) -> bool:
+    """True where a file of this suffix (py, json, toml) can be read by its language; other kinds always can.
+
+    Python is parsed piece by piece first, cut where a line begins with a letter: a sequence of valid modules is a
+    valid module, and the pieces that did not change are known from the reference. Only where a piece fails (a cut
+    through a string, an `else:`) is the whole text parsed.
+    """
+    if kind == "py":
+        return all(map(_python_parses, _TOP_LEVEL.split(text))) or _python_parses(text)
+    try:
+        if kind == "json":
             orjson.loads(text)
         elif kind == "toml":
             tomllib.loads(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    except (ValueError, RecursionError):
         return False
     return True
 
@@ -156,6 +167,15 @@ def _file_similarity(path: str, original: str | None, mine: FileChange, other: F
     return common / whole if whole else 0.99, "the result differs from the reference's"
 
 
+def _original(path: str, *sides: Changes) -> str | None:
+    for side in sides:
+        call = side.originals.get(path)
+        text = file_of_read(call.record.output or "") if call is not None else None
+        if text is not None:
+            return text
+    return None
+
+
 def compare_changes(mine: Changes, other: Changes) -> tuple[float, list[tuple[float, str]]] | None:
     """Mean similarity over the union of changed files and its losses; None where neither side changed anything."""
     paths = sorted({*mine.files, *other.files})
@@ -171,7 +191,7 @@ def compare_changes(mine: Changes, other: Changes) -> tuple[float, list[tuple[fl
         elif path not in mine.files:
             losses.append((1 / count, f"{path}: not changed"))
         else:
-            original = other.originals.get(path, mine.originals.get(path))
+            original = _original(path, other, mine)
             similarity, reason = _file_similarity(path, original, mine.files[path], other.files[path])
             total += similarity
             if similarity < 1.0:

@@ -11,8 +11,9 @@ Without changes, the answer alone (or answer and check) decides. None where the 
 from __future__ import annotations
 
 import re
+from functools import cached_property
 
-from trainer.reward.answer_facts import compare_facts, facts_of
+from trainer.reward.answer_facts import Facts, compare_facts, facts_of
 from trainer.reward.behaviour import Behaviour, CallView
 from trainer.reward.file_changes import Changes, changes_of, compare_changes
 from trainer.reward.verdict import NOT_APPLICABLE, Verdict
@@ -27,13 +28,22 @@ class Outcome:
     def __init__(self, behaviour: Behaviour) -> None:
         self.behaviour = behaviour
         self.changes: Changes = changes_of(behaviour)
-        self.facts = facts_of(behaviour.response)
-        self.known = facts_of(behaviour.prompt).plain
         self.check: CallView | None = next((c for c in reversed(behaviour.calls) if c.check and not c.denied), None)
         self.checked_last = self.check is not None and not any(
             call.writes is not None and not call.failed for call in behaviour.calls[self.check.index + 1 :]
         )
 
+    @cached_property
+    def facts(self) -> Facts:
+        """Facts of the answer."""
+        return facts_of(self.behaviour.response)
+
+    @cached_property
+    def known(self) -> frozenset[str]:
+        """Facts that the prompt states."""
+        return facts_of(self.behaviour.prompt).plain
+
+    @cached_property
     def is_prompt(self) -> bool:
         """True where the answer is made of little else than the prompt's own words."""
         answer = [word.lower() for word in _WORD.findall(self.behaviour.response)]
@@ -46,7 +56,7 @@ def _answer(student: Outcome, reference: Outcome) -> tuple[float, str]:
         return 1.0, ""
     if not student.behaviour.response.strip():
         return 0.0, "no answer"
-    if student.is_prompt() and not reference.is_prompt():
+    if student.is_prompt and not reference.is_prompt:
         return 0.0, "the answer hands the prompt back"
     score = compare_facts(student.facts, reference.facts, reference.known)
     parts = []

@@ -29,7 +29,7 @@ def words_of_reference(reference: Behaviour) -> frozenset[str]:
     return frozenset(word.lower() for text in texts for word in _WORD.findall(text[:2000]))
 
 
-def _useful_steps(student: Behaviour, words: frozenset[str]) -> tuple[int, int]:
+def _useful_steps(student: Behaviour, expected: list[str], words: frozenset[str]) -> tuple[int, int]:
     """(useful, all) reasoning steps; repeated ones count only among all."""
     seen: set[str] = set()
     useful = 0
@@ -37,6 +37,9 @@ def _useful_steps(student: Behaviour, words: frozenset[str]) -> tuple[int, int]:
         if quote in seen:
             continue
         seen.add(quote)
+        if quote in expected:
+            useful += 1
+            continue
         found = {word.lower() for word in _WORD.findall(quote[:2000])}
         useful += len(found & words) >= min(2, len(found))
     return useful, len(student.reasoning)
@@ -62,7 +65,7 @@ def judge_depth(alignment: Alignment, reference_words: frozenset[str], engagemen
     if student.reasoning == reference.reasoning:
         thought, steps = 1.0, len(student.reasoning)
     else:
-        useful, steps = _useful_steps(student, reference_words)
+        useful, steps = _useful_steps(student, reference.reasoning, reference_words)
         thought = _in_band(useful, steps, len(reference.reasoning))
     repeated = max(0, student.repeats - reference.repeats) + max(0, student.repeated_texts - reference.repeated_texts)
     allowed = SLACK_FACTOR * reference.chars + SLACK_CHARS

@@ -13,7 +13,8 @@ total but never raise it (behavioral_reward_model.py): manufactured errors do no
 
 from __future__ import annotations
 
-from trainer.reward.behaviour import Behaviour, CallView, shown
+from trainer.reward.behaviour import Behaviour, CallView
+from trainer.reward.call_description import shown
 from trainer.reward.verdict import NOT_APPLICABLE, Verdict
 
 OPEN = 4.0

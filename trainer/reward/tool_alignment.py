@@ -5,11 +5,14 @@
     lev  = 1 - Levenshtein(tool names) / longer length                        both in canonical order (behaviour.py)
 
 Equal calls are matched first, in order (longest common subsequence); what is left is matched per tool by the
-assignment of the highest similarity (Hungarian algorithm), so that the order inside a parallel group is free.
-A matched pair that stands in the wrong order to another although the order matters (`in_conflict`) earns only a
-quarter. Names alone earn nothing: `lev` only scales what the arguments earned. The diagnostics exact, in_order,
-any_order, precision and recall follow the trajectory metrics of Vertex AI's agent evaluation; `names` is the plain
-Levenshtein of tool names, which a prompt-blind policy can fool and which is therefore not part of the reward.
+assignment of the highest similarity (Hungarian algorithm), so that the order inside a parallel group is free. A
+matched call that stands in the wrong order to another although the order matters earns only a quarter: one changes
+what the other reads (`in_conflict`), or uses what the reference learnt from the other's output (`sources`). Names
+alone earn nothing: `lev` only scales what the arguments earned.
+
+The diagnostics exact, in_order, any_order, precision and recall follow the trajectory metrics of Vertex AI's agent
+evaluation; `names` is the plain Levenshtein similarity of tool names, which a prompt-blind policy can fool and which
+therefore is no part of the reward by itself.
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ from functools import cached_property
 
 from rapidfuzz.distance import Indel, Levenshtein
 
-from trainer.reward.behaviour import Behaviour, CallView, in_conflict, shown
+from trainer.reward.behaviour import Behaviour, CallView, in_conflict
+from trainer.reward.call_description import shown, shown_against
 from trainer.reward.tool_arguments import call_similarity
 from trainer.reward.verdict import NOT_APPLICABLE, Verdict
 
@@ -57,7 +61,7 @@ class Alignment:
             pairs = [Match(s, r, 1.0) for s, r in zip(student.ordered, reference.ordered, strict=True)]
         else:
             pairs = _match(student.ordered, reference.ordered, student.keys, reference.keys)
-        _mark_order(pairs)
+        _mark_order(pairs, reference.sources)
         self.matches = pairs
         self.soft = 2 * sum([match.earned for match in pairs]) / self.size if self.size else 1.0
         longer = max(len(student.tools), len(reference.tools))
@@ -143,21 +147,27 @@ def _assign(student: list[CallView], reference: list[CallView], rows: list[int],
     return [Match(student[rows[i]], reference[columns[j]], table[i][j]) for i, j in chosen if table[i][j] > _UNMATCHED]
 
 
-def _mark_order(pairs: list[Match]) -> None:
+def _mark_order(pairs: list[Match], sources: dict[int, set[int]]) -> None:
     """Finds a small set of matches without which the order of all others holds, and marks it out of order."""
-    writers = [match for match in pairs if match.reference.writes is not None]
-    if not writers:
-        return
     wrong: dict[int, set[int]] = defaultdict(set)
-    for first in writers:
-        for second in pairs:
-            if second is not first and _reversed(first, second):
-                wrong[id(first)].add(id(second))
-                wrong[id(second)].add(id(first))
-    by_id = {id(match): match for match in pairs}
+    by_reference = {match.reference.index: position for position, match in enumerate(pairs)}
+
+    def clash(first: int, second: int) -> None:
+        wrong[first].add(second)
+        wrong[second].add(first)
+
+    for position, match in enumerate(pairs):
+        if match.reference.writes is not None:
+            for other, counterpart in enumerate(pairs):
+                if other != position and _reversed(match, counterpart):
+                    clash(position, other)
+        for source in sources.get(match.reference.index, ()):
+            earlier = by_reference.get(source)
+            if earlier is not None and pairs[earlier].student.group > match.student.group:
+                clash(position, earlier)
     while wrong:
-        worst = max(wrong, key=lambda one: (len(wrong[one]), -by_id[one].similarity, by_id[one].reference.key))
-        by_id[worst].in_order = False
+        worst = max(wrong, key=lambda one: (len(wrong[one]), -pairs[one].similarity, pairs[one].reference.key))
+        pairs[worst].in_order = False
         for other in wrong.pop(worst):
             wrong[other].discard(worst)
             if not wrong[other]:
@@ -175,22 +185,6 @@ def _reversed(first: Match, second: Match) -> bool:
     return earlier.student.level >= later.student.level
 
 
-def _difference(student: CallView, reference: CallView) -> str:
-    """The part of the reference's call that differs, with a little of what stands before it."""
-    mine, other = shown(student, 400), shown(reference, 400)
-    start = 0
-    for left, right in zip(mine, other, strict=False):
-        if left != right:
-            break
-        start += 1
-    if start < 24 or len(other) <= 60:
-        return shown(reference)
-    while start and (other[start - 1].isalnum() or other[start - 1] in "_="):
-        start -= 1
-    end = start + 40
-    return f"`…{other[start:].rstrip('`') if len(other) <= end else other[start:end] + '…'}`"
-
-
 def judge_tool_use(alignment: Alignment) -> Verdict:
     """The component. Where the reference made no calls, any call costs: s = 1 / (1 + calls); none is not applicable."""
     calls = alignment.student.calls
@@ -206,15 +200,14 @@ def judge_tool_use(alignment: Alignment) -> Verdict:
         return Verdict(1.0)
     losses = []
     for match in alignment.matches:
-        if match.earned < 1.0:
-            where = (
-                "out of order"
-                if not match.in_order
-                else f"where the reference asked {_difference(match.student, match.reference)}"
-            )
-            losses.append(
-                (2 * (1 - match.earned) / alignment.size, f"{match.student.name}: {shown(match.student)} {where}")
-            )
+        if match.earned == 1.0:
+            continue
+        if match.in_order:
+            mine, wanted = shown_against(match.student, match.reference)
+            reason = f"{match.student.name}: {mine} where the reference asked {wanted}"
+        else:
+            reason = f"{match.student.name}: {shown(match.student)} out of order"
+        losses.append((2 * (1 - match.earned) / alignment.size, reason))
     share = 1 / alignment.size
     losses += [(share, f"{call.name}: {shown(call)} has no counterpart") for call in alignment.unmatched_student]
     losses += [(share, f"missing: {shown(call)}") for call in alignment.unmatched_reference]

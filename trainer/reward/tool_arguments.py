@@ -8,7 +8,6 @@ A call with wholly wrong arguments earns next to nothing, however right the tool
 from __future__ import annotations
 
 import re
-from collections import Counter
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -35,9 +34,9 @@ class Words(NamedTuple):
     """A command or a query cut into words."""
 
     tokens: tuple[str, ...]
-    names: Counter[str]
+    names: frozenset[str]
     """What it is about: files, tables, columns, patterns."""
-    values: Counter[str]
+    values: frozenset[str]
     """Numbers and quoted literals."""
 
 
@@ -65,30 +64,30 @@ def _inner(match: re.Match[str]) -> str:
 def sql_words(query: str) -> Words:
     """A query with keywords in lower case, quotes and semicolons dropped, `==` as `=` and `!=` as `<>`."""
     tokens: list[str] = []
-    names: Counter[str] = Counter()
-    values: Counter[str] = Counter()
+    names: set[str] = set()
+    values: set[str] = set()
     for token in _SQL_TOKEN.findall(query):
         lower = token.lower()
         if lower in _SQL_WORDS:
             tokens.append(lower)
         elif token[0] == "'" or _NUMBER.match(token):
             tokens.append(token)
-            values[token] += 1
+            values.add(token)
         elif token[0].isalpha() or token[0] in '_"`':
             name = lower.strip('"`')
             tokens.append(name)
-            names[name] += 1
+            names.add(name)
         else:
             tokens.append({"==": "=", "!=": "<>"}.get(token, token))
-    return Words(tuple(tokens), names, values)
+    return Words(tuple(tokens), frozenset(names), frozenset(values))
 
 
 @lru_cache(maxsize=8192)
 def command_words(command: str) -> Words:
     """A command line cut into words, queries inside it into their own."""
     tokens: list[str] = []
-    names: Counter[str] = Counter()
-    values: Counter[str] = Counter()
+    names: set[str] = set()
+    values: set[str] = set()
     program = True
     for word in split_command(command):
         if word in _OPERATORS:
@@ -102,21 +101,19 @@ def command_words(command: str) -> Words:
         elif " " in word and _SQL.match(word):
             query = sql_words(word)
             tokens.extend(query.tokens)
-            names += query.names
-            values += query.values
+            names |= query.names
+            values |= query.values
         else:
             plain = word.removeprefix("./").rstrip("/") or word
             tokens.append(plain)
-            (values if _NUMBER.match(plain) else names)[plain] += 1
-    return Words(tuple(tokens), names, values)
+            (values if _NUMBER.match(plain) else names).add(plain)
+    return Words(tuple(tokens), frozenset(names), frozenset(values))
 
 
-def overlap(first: Counter[str], second: Counter[str]) -> float:
-    """F1 of two multisets; 1 where both are empty."""
-    size = first.total() + second.total()
-    if size == 0:
-        return 1.0
-    return 2 * sum([min(count, second[item]) for item, count in first.items() if item in second]) / size
+def overlap(first: frozenset[str], second: frozenset[str]) -> float:
+    """F1 of two sets; 1 where both are empty."""
+    size = len(first) + len(second)
+    return 2 * len(first & second) / size if size else 1.0
 
 
 def words_similarity(first: Words, second: Words) -> float:
@@ -126,14 +123,15 @@ def words_similarity(first: Words, second: Words) -> float:
     order = Indel.normalized_similarity(first.tokens, second.tokens)
     named = overlap(first.names, second.names)
     if first.values or second.values:
-        return order * (0.2 + 0.4 * named + 0.4 * overlap(first.values, second.values))
-    return order * (0.2 + 0.8 * named)
+        return order * (0.1 + 0.3 * named + 0.6 * overlap(first.values, second.values))
+    return order * (0.1 + 0.9 * named)
 
 
 @lru_cache(maxsize=8192)
 def _text_words(text: str) -> Words:
     tokens = tuple(re.findall(r"\w+|[^\w\s]", text))
-    return Words(tokens, Counter(t for t in tokens if not t.isdigit()), Counter(t for t in tokens if t.isdigit()))
+    values = frozenset(token for token in tokens if token.isdigit())
+    return Words(tokens, frozenset(tokens) - values, values)
 
 
 def changed_lines(old: str, new: str) -> tuple[list[str], list[str]]:

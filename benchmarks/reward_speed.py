@@ -1,0 +1,184 @@
+"""Rollouts per second of the behavioural reward on one core, beside a difflib version and agentevals.
+
+    python benchmarks/reward_speed.py [--prompts 200] [--json]
+
+Three kinds of rollouts of 10 calls: look-ups and commands only; the same from a weak student (most arguments wrong);
+and with three 100-line edits of Python files each. Each prompt has one reference and eight rollouts, as in PPO; the
+references are read once, every rollout's trace is read anew and scored in full (explanation included). The students
+differ from the reference: calls swapped, dropped, wrong arguments. agentevals (`pip install agentevals`, not a
+dependency) compares tool trajectories only; it is left out, and said so, where it is not installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import random
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from claude_capture.claude_trace_schema import Context, ReasoningSignals, ReasoningStep, Step, ToolCall, Trace
+from trainer.config import RewardConfig
+from trainer.reward.behavioral_reward_model import BehavioralRewardModel
+
+ROLLOUTS = 8
+CWD = "/home/dev/grid"
+Pair = tuple[Trace, Trace]
+
+
+def _lookups(rng: random.Random) -> list[tuple[str, dict[str, Any], str]]:
+    calls: list[tuple[str, dict[str, Any], str]] = []
+    for _ in range(10):
+        number, name = rng.randint(1, 9999), rng.choice(["load", "tap", "flow", "bus", "feeder"])
+        kind = rng.randrange(4)
+        if kind == 0:
+            query = f'sqlite3 grid.db "SELECT id, name FROM {name}s WHERE id={number}"'
+            calls.append(("Bash", {"command": query, "description": "Query"}, f"{number}|{name}"))
+        elif kind == 1:
+            calls.append(("Read", {"file_path": f"{CWD}/src/{name}_{number}.py"}, f"     1\t{name} = {number}"))
+        elif kind == 2:
+            calls.append(("Grep", {"pattern": f"{name}_{number}", "path": f"{CWD}/src"}, f"src/a.py:{number}"))
+        else:
+            calls.append(("Bash", {"command": f"grep -rn {name}_{number} src | head -5"}, f"src/a.py:{number}"))
+    return calls
+
+
+def _edits(rng: random.Random) -> list[tuple[str, dict[str, Any], str]]:
+    calls = _lookups(rng)[:4]
+    for _ in range(3):
+        path = f"{CWD}/src/module_{rng.randint(1, 9999)}.py"
+        lines = [f"value_{n} = compute({n}, {rng.randint(1, 99)})" for n in range(150)]
+        numbered = "\n".join(f"{n:6}\t{line}" for n, line in enumerate(lines, 1))
+        new = [line.replace("compute", "measure") if rng.random() < 0.5 else line for line in lines[20:120]]
+        values = {"file_path": path, "old_string": "\n".join(lines[20:120]), "new_string": "\n".join(new)}
+        calls += [("Read", {"file_path": path}, numbered), ("Edit", values, "The file has been updated.")]
+    return calls
+
+
+def _trace(name: str, calls: list[tuple[str, dict[str, Any], str]], answer: str) -> Trace:
+    records = [
+        ToolCall(id=f"c{n}", tool=tool, input=values, output=output, step=n)
+        for n, (tool, values, output) in enumerate(calls)
+    ]
+    texts = [f"Now I look at {next(iter(values.values()))!s:.40}." for _, values, _ in calls]
+    steps = [Step(index=n, text=text, call_ids=[f"c{n}"]) for n, text in enumerate(texts)]
+    chain = [ReasoningStep(step=n, quote=t, source="text", rule="b", kind="plan") for n, t in enumerate(texts)]
+    signals = ReasoningSignals(
+        tool_sequence=[call[0] for call in calls], reasoning_chain=chain, reasoning_steps=len(chain)
+    )
+    return Trace(
+        trace_id=name, session_id=name, user_prompt="Compare the two rows and report.", claude_response=answer,
+        steps=steps, tool_calls=records, reasoning_signals=signals, context=Context(cwd=CWD),
+    )  # fmt: skip
+
+
+def _student(
+    rng: random.Random, calls: list[tuple[str, dict[str, Any], str]], wrong: float
+) -> list[tuple[str, dict[str, Any], str]]:
+    """Arguments wrong with the given probability, two calls swapped, one dropped in three of ten."""
+    made = []
+    for tool, values, output in calls:
+        changed = dict(values)
+        if rng.random() < wrong:
+            key = "new_string" if tool == "Edit" else next(iter(changed))
+            changed[key] = "".join(
+                str(rng.randint(1, 9)) if char.isdigit() and rng.random() < 0.1 + (tool != "Edit") else char
+                for char in changed[key]
+            )
+        made.append((tool, changed, output))
+    at = rng.randrange(len(made) - 1)
+    made[at], made[at + 1] = made[at + 1], made[at]
+    if rng.random() < 0.3:
+        made.pop(rng.randrange(len(made)))
+    return made
+
+
+def make_pairs(kind: str, prompts: int) -> list[Pair]:
+    """(student, reference) of all rollouts; the reference is one object per prompt."""
+    rng = random.Random(kind)
+    pairs = []
+    for number in range(prompts):
+        calls = _edits(rng) if kind == "edits" else _lookups(rng)
+        answer = f"Row {number} is rated {rng.randint(100, 999)} kVA on feeder F{rng.randint(1, 99)}; status active."
+        reference = _trace(f"t{number}", calls, answer)
+        for _ in range(ROLLOUTS):
+            made = _student(rng, calls, 0.9 if kind == "weak" else 0.3)
+            said = answer if rng.random() < 0.7 else answer.replace("1", "2")
+            pairs.append((_trace(f"t{number}", made, said), reference))
+    return pairs
+
+
+def difflib_score(student: Trace, reference: Trace) -> float:
+    """The plain way: difflib over tool names, over each call's arguments as text, and over the answers."""
+    names = [[call.tool for call in trace.tool_calls] for trace in (student, reference)]
+    order = difflib.SequenceMatcher(None, *names).ratio()
+    texts = [[json.dumps(call.input) for call in trace.tool_calls] for trace in (student, reference)]
+    alike = [difflib.SequenceMatcher(None, a, b).ratio() for a, b in zip(*texts, strict=False)]
+    answer = difflib.SequenceMatcher(None, student.claude_response, reference.claude_response).ratio()
+    return 0.4 * order + 0.4 * sum(alike) / max(len(alike), 1) + 0.2 * answer
+
+
+def _messages(trace: Trace) -> list[dict[str, Any]]:
+    messages: list[dict[str, Any]] = [{"role": "user", "content": trace.user_prompt}]
+    for call in trace.tool_calls:
+        function = {"name": call.tool, "arguments": json.dumps(call.input)}
+        messages.append({"role": "assistant", "content": "", "tool_calls": [{"function": function}]})
+        messages.append({"role": "tool", "content": call.output or ""})
+    return [*messages, {"role": "assistant", "content": trace.claude_response}]
+
+
+def agentevals_score() -> Callable[[Trace, Trace], Any] | None:
+    """agentevals' unordered trajectory match on the same pairs, or None where it is not installed."""
+    try:
+        from agentevals.trajectory.match import create_trajectory_match_evaluator
+    except ImportError:
+        return None
+    judge = create_trajectory_match_evaluator(trajectory_match_mode="unordered")
+    return lambda student, reference: judge(outputs=_messages(student), reference_outputs=_messages(reference))
+
+
+def rate(function: Callable[[Trace, Trace], Any], pairs: list[Pair], seconds: float) -> float:
+    """Pairs per second of CPU time, over at most all pairs and at least `seconds`; each pair is scored once."""
+    start, done = time.process_time(), 0
+    for student, reference in pairs:
+        function(student, reference)
+        done += 1
+        if time.process_time() - start > seconds and done >= 20:
+            break
+    return done / (time.process_time() - start)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prompts", type=int, default=200)
+    parser.add_argument("--seconds", type=float, default=10.0, help="Longest time per cell")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    model = BehavioralRewardModel(RewardConfig())
+    peer = agentevals_score()
+    results: dict[str, dict[str, float | None]] = {}
+    for kind in ("lookups", "weak", "edits"):
+        pairs = make_pairs(kind, options.prompts)
+        warm = make_pairs(f"{kind} warm", 2)
+        rate(lambda student, reference: model.score(student, [reference]), warm, 1)
+        results[kind] = {
+            "reward": rate(lambda student, reference: model.score(student, [reference]), pairs, options.seconds),
+            "difflib": rate(difflib_score, pairs, options.seconds),
+            "agentevals": rate(peer, pairs, options.seconds) if peer else None,
+        }
+    if options.json:
+        print(json.dumps(results))
+        return
+    print(f"{'rollouts/s on one core':24}{'reward':>10}{'difflib':>10}{'agentevals':>12}")
+    for kind, row in results.items():
+        cells = [f"{value:,.0f}" if value is not None else "not installed" for value in row.values()]
+        print(f"{kind:24}{cells[0]:>10}{cells[1]:>10}{cells[2]:>12}")
+    if peer is None:
+        print("agentevals is not installed: pip install agentevals", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
