@@ -47,6 +47,9 @@ QUARANTINE = "quarantine.jsonl"
 CARD = "README.md"
 REPORT = "report.json"
 
+Record = Trace | dict[str, Any] | str
+"""A trace; a JSON object that claims to be one; or a line of a trace file that is not even that."""
+
 
 @dataclass
 class _Candidate:
@@ -70,13 +73,14 @@ class _Ledger:
     undeclared: Counter[str] = field(default_factory=Counter)
     quarantine: list[dict[str, Any]] = field(default_factory=list)
 
-    def set_aside(self, record: Trace | dict[str, Any], reason: str) -> None:
+    def set_aside(self, record: Record, reason: str) -> None:
         plain = record.model_dump(mode="json") if isinstance(record, Trace) else record
-        self.quarantine.append({"trace_id": plain.get("trace_id"), "reason": reason, "trace": plain})
+        trace_id = plain.get("trace_id") if isinstance(plain, dict) else None
+        self.quarantine.append({"trace_id": trace_id, "reason": reason, "trace": plain})
 
 
 def build_dataset(
-    traces: Iterable[Trace | dict[str, Any]],
+    traces: Iterable[Record],
     config: Config,
     output: Path,
     *,
@@ -85,7 +89,7 @@ def build_dataset(
     """Builds the dataset at `output`, with its card, report and quarantine beside it.
 
     Args:
-        traces: finished traces; plain dicts are validated, and set aside with the reason where they are not traces.
+        traces: finished traces. Plain objects are validated, and set aside with the reason where they are no traces.
         config: sections `dataset` and `teachers`.
         output: the JSONL file, e.g. `<data>/datasets/bc_dataset.jsonl`.
         count_tokens: measures windows; the default needs no tokenizer (`windows.count_with` makes one that does).
@@ -126,11 +130,14 @@ def build_dataset(
     return _write(finished, samples, leaks, ledger, output)
 
 
-def _candidates(traces: Iterable[Trace | dict[str, Any]], config: Config, ledger: _Ledger) -> list[_Candidate]:
+def _candidates(traces: Iterable[Record], config: Config, ledger: _Ledger) -> list[_Candidate]:
     """The traces to learn from, oldest first; all others are in the ledger."""
-    candidates = []
+    candidates: dict[str, _Candidate] = {}
     for record in traces:
         ledger.read += 1
+        if isinstance(record, str):
+            ledger.set_aside(record, "not a JSON object")
+            continue
         try:
             trace = record if isinstance(record, Trace) else Trace.model_validate(record)
             turns = turns_of(trace)
@@ -147,16 +154,20 @@ def _candidates(traces: Iterable[Trace | dict[str, Any]], config: Config, ledger
             continue
         basis = basis_for(main_teacher(trace), config.teachers)
         assert basis is not None  # `undeclared` looked at every teacher of the trace
-        candidates.append(_Candidate(trace, turns, basis))
-    candidates.sort(key=lambda item: (item.trace.started_at or "", item.trace.turn_index, item.trace.trace_id))
-    return candidates
+        if trace.trace_id in candidates:
+            ledger.left_out["superseded"] += 1
+        candidates[trace.trace_id] = _Candidate(trace, turns, basis)
+    return sorted(
+        candidates.values(),
+        key=lambda item: (item.trace.started_at or "", item.trace.turn_index, item.trace.trace_id),
+    )
 
 
 def _first_line(error: ValidationError | TrainerError) -> str:
     if isinstance(error, TrainerError):
         return str(error)
     first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return f"{'.'.join(map(str, first['loc'])) or 'trace'}: {first['msg']}"
 
 
 def _unwanted(trace: Trace, turns: Sequence[Turn], config: Config) -> str | None:
@@ -228,7 +239,9 @@ def _make_samples(
 def _difference(messages: list[Message], tools: list[dict[str, Any]]) -> str | None:
     """None where the conversation comes back from its rendered text as it went in, else what differs first."""
     try:
-        back = parse(render(messages, tools), tools)
+        text = render(messages, tools)
+        text.encode()  # a lone surrogate fits into a str, but into no file and no tokenizer
+        back = parse(text, tools)
     except (TrainerError, TypeError, ValueError) as error:
         return f"cannot be rendered and read back: {error}"
     for index, (before, after) in enumerate(zip(messages, back, strict=False)):

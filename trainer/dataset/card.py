@@ -13,6 +13,7 @@ REASONS = {
     "in_flight": "not finished when the dataset was built",
     "no_prompt": "without a prompt",
     "no_answer": "without a final answer",
+    "superseded": "an earlier version of a trace that is there in a later one",
     "too_few_calls": "fewer tool calls than `dataset.min_tool_calls`",
     "too_long": "no turn fits into `dataset.max_tokens`",
     "nothing_to_imitate": "every turn is a mistake",
