@@ -54,14 +54,14 @@ class LoraAdapter:
             if factor:
                 self._factors.setdefault(factor["module"], {})[factor["side"]] = tensor
             elif name.endswith(".weight") and "lora_" not in name:
-                self._replaced[name] = tensor
+                self._replaced[name.replace(".base_layer.", ".")] = tensor
             else:
                 raise TrainerError(f"{folder}: adapter tensor {key} is of a kind this merge does not know")
 
     @property
     def merged_modules(self) -> int:
-        """Number of weights that the adapter changes."""
-        return len(self._factors) + len(self._replaced)
+        """Number of weights that the adapter brings or changes."""
+        return len({f"{module}.weight" for module in self._factors} | set(self._replaced))
 
     def check(self, shapes: dict[str, tuple[int, ...]], tied: bool) -> None:
         """Compares the adapter with the base's tensors.
@@ -94,12 +94,13 @@ class LoraAdapter:
     def merge(self, name: str, weight: torch.Tensor) -> torch.Tensor:
         """The merged weight, in float32 where the adapter changes it, else `weight` itself."""
         if name in self._replaced:
-            return self._replaced[name].float()
-        factors = self._factors.get(name.removesuffix(".weight"))
-        if factors is None or not name.endswith(".weight"):
+            weight = self._replaced[name].float()
+        module = name.removesuffix(".weight")
+        factors = self._factors.get(module) if module != name else None
+        if factors is None:
             return weight
         left, right = factors["B"].float(), factors["A"].float()
-        scale = self._scale(name.removesuffix(".weight"), right.shape[0])
+        scale = self._scale(module, right.shape[0])
         return torch.addmm(weight.float(), left, right, alpha=scale)
 
 
