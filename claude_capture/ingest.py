@@ -7,11 +7,12 @@ share a session id is read together, one session after the other, and never more
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from pathlib import Path
 
 from claude_capture.claude_trace_schema import Trace
+from claude_capture.data_root import event_folders
 from claude_capture.errors import CaptureError
 from claude_capture.hook_events import HookSession, read_events
 from claude_capture.import_report import ImportReport
@@ -55,9 +56,8 @@ def import_sessions(
     started = time.monotonic()
     run = _Import(data_root, session, time.time() if now is None else now)
     if paths is not None:
-        files = find_files(paths)
-        run.discover(files)
-        if not run.usable and not run.report.files_unchanged:
+        run.discover(find_files(paths))
+        if paths and not run.usable:
             raise CaptureError(_nothing_found(paths, run.report))
     elif (folder := projects_folder()).is_dir():
         run.discover(find_files([folder]))
@@ -70,20 +70,20 @@ def import_sessions(
 def import_session(session_id: str, data_root: Path, *, wait: bool = False) -> ImportReport:
     """Imports one session by its id, found through its hook events; `wait` waits until its files are quiet."""
     hooks: dict[str, HookSession] = {}
-    events = event_file(data_root, session_id)
-    if events.is_file():
-        read_events(events, ReadStats(), hooks)
+    events = event_files(data_root, session_id)
+    for file in events:
+        read_events(file, ReadStats(), hooks)
     found = hooks.get(session_id)
     transcript = Path(found.transcript_path) if found is not None and found.transcript_path else None
     if transcript is None:
         folder = projects_folder()
         transcript = next(iter(folder.glob(f"*/{session_id}.jsonl")), None) if folder.is_dir() else None
     if wait:
-        wait_until_quiet([path for path in (transcript, events) if path is not None])
+        wait_until_quiet([*events, *([transcript] if transcript is not None else [])])
     paths = [path for path in _session_paths(transcript) if path.exists()]
     if not paths and found is None:
         raise CaptureError(f"session {session_id}: no events under {data_root / 'events'} and no session file")
-    return import_sessions(paths or [events], data_root, session=session_id)
+    return import_sessions(paths, data_root, session=session_id)
 
 
 def _session_paths(transcript: Path | None) -> list[Path]:
@@ -91,9 +91,10 @@ def _session_paths(transcript: Path | None) -> list[Path]:
     return [transcript, transcript.with_suffix("")] if transcript is not None else []
 
 
-def event_file(data_root: Path, session_id: str) -> Path:
-    """Where the hooks write the events of a session."""
-    return data_root / "events" / f"{session_id}.jsonl"
+def event_files(data_root: Path, session_id: str) -> list[Path]:
+    """The files with hook events of a session: one as a rule, two where plugin and settings are both active."""
+    files = (folder / f"{session_id}.jsonl" for folder in event_folders(data_root))
+    return [file for file in files if file.is_file()]
 
 
 def wait_until_quiet(paths: Sequence[Path], *, quiet: float = 1.5, limit: float = 30.0) -> None:
@@ -122,7 +123,7 @@ class _Import:
         self.store = TraceStore.of(data_root)
         self.usable = 0
         self._files: dict[str, dict[Path, SourceFile]] = {}
-        self._events: dict[str, SourceFile] = {}
+        self._events: dict[str, list[SourceFile]] = {}
         self._dirty: dict[str, None] = {}
         self._ignored: dict[str, bool] = {}
         self._pending: list[Trace] = []
@@ -171,12 +172,11 @@ class _Import:
 
     def discover_events(self) -> None:
         """Finds the hooks' event files; changed ones make their sessions dirty."""
-        folder = self.data_root / "events"
-        for path in sorted(folder.glob("*.jsonl")) if folder.is_dir() else []:
+        for path in [path for folder in event_folders(self.data_root) for path in sorted(folder.glob("*.jsonl"))]:
             file = source_file(path)
             if file is None or (self.only is not None and path.stem != self.only):
                 continue
-            self._events[path.stem] = file
+            self._events.setdefault(path.stem, []).append(file)
             known = self.state.files.get(str(file.path))
             changed = known is None or (known.size, known.mtime_ns) != (file.size, file.mtime_ns)
             if changed or self._may_have_settled(path.stem, file):
@@ -222,7 +222,7 @@ class _Import:
             return
         parent = owners.get(session.main.external_parent or "") or session.main.forked_from
         family, copied = self._family(session, parent)
-        newest = max((file.mtime_ns for file in (*files, *self._event_files(session_id))), default=0) / 1e9
+        newest = max((file.mtime_ns for file in (*files, *self._events.get(session_id, []))), default=0) / 1e9
         settled = self.now - newest > SETTLED_AFTER
         built = build_traces(session, hooks, family=family, settled=settled)
         self.report.sessions += 1
@@ -245,24 +245,18 @@ class _Import:
             unsettled=any(trace.status == "in_flight" for trace in built.traces) or "no_answer_yet" in built.not_traces,
         )
 
-    def _event_files(self, session_id: str) -> Iterator[SourceFile]:
-        if session_id in self._events:
-            yield self._events[session_id]
-
     def _read_events(self, session_id: str) -> HookSession | None:
-        file = self._events.get(session_id)
-        if file is None:
-            return None
         sessions: dict[str, HookSession] = {}
-        try:
-            read_events(file.path, self.report.events, sessions)
-        except OSError as error:
-            self.report.skipped_files[str(file.path)] = f"cannot be read: {error.strerror or error}"
-            return None
-        self.report.event_files_read += 1
-        self.report.events.set_aside["event_of_another_session"] += len(sessions.keys() - {session_id})
-        self.report.events.set_aside = +self.report.events.set_aside
-        self.state.files[str(file.path)] = FileState(file.size, file.mtime_ns, [session_id])
+        for file in self._events.get(session_id, []):
+            try:
+                read_events(file.path, self.report.events, sessions)
+            except OSError as error:
+                self.report.skipped_files[str(file.path)] = f"cannot be read: {error.strerror or error}"
+                continue
+            self.report.event_files_read += 1
+            self.state.files[str(file.path)] = FileState(file.size, file.mtime_ns, [session_id])
+        if strangers := len(sessions.keys() - {session_id}):
+            self.report.events.set_aside["events_of_another_session"] += strangers
         return sessions.get(session_id)
 
     def _read_file(self, session: Session, file: SourceFile, owners: dict[str, str]) -> None:

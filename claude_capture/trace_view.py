@@ -1,0 +1,297 @@
+"""A trace as a timeline that a person enjoys reading: prompt, reasoning, calls, outputs folded, edits as diffs.
+
+Everything that colour says is said by a sign or a word as well, so that it reads the same without colour.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.rule import Rule
+from rich.text import Text
+
+from claude_capture.claude_trace_schema import Evidence, Interjection, ReasoningSignals, Step, ToolCall, Trace
+
+FOLD = 6
+"""Lines of an output shown before it is folded."""
+_SIGNAL_STYLES = {"constraint": "bold yellow", "pruned": "magenta", "corrected": "bold cyan"}
+_STATUS_STYLES = {"complete": "green", "interrupted": "yellow", "failed": "bold red", "in_flight": "blue"}
+_MAIN_ARGUMENTS = ("file_path", "notebook_path", "command", "pattern", "query", "url", "description", "path", "prompt")
+_INDENT = 4
+_TAG = re.compile(r"</?[a-z_-]+>")
+_SUMMARY = re.compile(r"<summary>(.*?)</summary>", re.DOTALL)
+
+
+def render(trace: Trace, *, full: bool = False) -> Group:
+    """The whole trace; `full` folds nothing."""
+    return Group(*_trace(trace, full=full))
+
+
+def _trace(trace: Trace, *, full: bool) -> Iterator[RenderableType]:
+    yield from _head(trace)
+    signals = trace.reasoning_signals
+    notes = sorted(trace.interjections, key=lambda note: note.after_step)
+    yield from (_note(note, full=full) for note in notes if note.after_step < 0)
+    calls = {call.id: call for call in trace.tool_calls}
+    final = trace.steps[-1] if trace.steps and not trace.steps[-1].call_ids else None
+    for step in trace.steps:
+        if step is not final:
+            yield from _step(step, [calls[i] for i in step.call_ids if i in calls], trace, signals, full=full)
+        else:
+            yield from _thinking(step, signals, full=full)
+        yield from (_note(note, full=full) for note in notes if note.after_step == step.index)
+    if final is not None and final.text:
+        yield _answer(final, signals)
+    elif trace.status != "complete":
+        yield Text(f"  {_status_words(trace)}", style=_STATUS_STYLES[trace.status])
+    unplaced = [sub for sub in trace.subtraces if sub.parent_call_id not in calls]
+    yield from (_subtrace(sub, full=full) for sub in unplaced)
+    for rejected in trace.rejected:
+        prompt = _one_line(str(rejected.get("user_prompt", "")), 80)
+        count = len(rejected.get("tool_calls", []))
+        yield Text(f"  ↩ rewound by the user: “{prompt}” ({_count(count, 'call')})", style="dim")
+    if signals.tool_sequence or signals.reasoning_chain or signals.constraints:
+        yield from _signals(signals)
+    yield Text(_foot(trace), style="dim")
+
+
+def _head(trace: Trace) -> Iterator[RenderableType]:
+    where = trace.context.repo or trace.context.project_dir
+    branch = f" ({trace.context.git_branch})" if trace.context.git_branch and where else ""
+    facts = [
+        trace.trace_id[:8],
+        _when(trace.started_at),
+        _took(trace),
+        trace.teacher.student or trace.teacher.model,
+        f"{where}{branch}" if where else None,
+    ]
+    title = "prompt" if trace.agent_id is None else f"subagent {trace.agent_type or trace.agent_id}"
+    yield Panel(
+        _highlighted(trace.user_prompt or "(no prompt recorded)", -1, trace.reasoning_signals),
+        title=f"[bold]{title}[/]",
+        title_align="left",
+        border_style="blue",
+    )
+    yield Text.assemble(
+        ("  " + " · ".join(fact for fact in facts if fact) + " · ", "dim"),
+        (trace.status.replace("_", " "), _STATUS_STYLES[trace.status]),
+    )
+    for attached in trace.prompt_attachments:
+        yield Text(f"  + {_one_line(_TAG.sub(' ', attached), 160)}", style="dim", no_wrap=True, overflow="ellipsis")
+    yield Text("")
+
+
+def _step(
+    step: Step, calls: Sequence[ToolCall], trace: Trace, signals: ReasoningSignals, *, full: bool
+) -> Iterator[RenderableType]:
+    yield from _thinking(step, signals, full=full)
+    if step.text:
+        yield Padding(Text.assemble(("● ", "bold"), _highlighted(step.text, step.index, signals)), (0, 0, 0, 2))
+    elif not step.thinking:
+        withheld = "thinking withheld by the model" if step.thinking_source == "empty" else "no word said"
+        yield Padding(Text(f"● ({withheld})", style="dim"), (0, 0, 0, 2))
+    for position, call in enumerate(calls):
+        yield from _call(call, _bracket(position, len(calls)), trace.context.project_dir, full=full)
+        for sub in trace.subtraces:
+            if sub.parent_call_id == call.id:
+                yield _subtrace(sub, full=full)
+    yield Text("")
+
+
+def _thinking(step: Step, signals: ReasoningSignals, *, full: bool) -> Iterator[RenderableType]:
+    if step.thinking:
+        thought = _folded_text(step.thinking, full=full)
+        yield Padding(
+            Text.assemble(("∴ ", "dim"), _highlighted(thought, step.index, signals, base="italic dim")), (0, 0, 0, 2)
+        )
+
+
+def _bracket(position: int, total: int) -> tuple[str, str]:
+    """The signs before a call and before its output; parallel calls hang on one bracket."""
+    if total == 1:
+        return "▸ ", "  "
+    if position == 0:
+        return "┌ ", "│ "
+    return ("└ ", "  ") if position == total - 1 else ("├ ", "│ ")
+
+
+def _call(call: ToolCall, bracket: tuple[str, str], folder: str | None, *, full: bool) -> Iterator[RenderableType]:
+    lead, rail = bracket
+    facts = [f"{call.duration_ms} ms" if call.duration_ms is not None else None]
+    facts.append("rewritten before it ran" if call.effective_input else None)
+    facts.append("seen by hook only" if call.seen_by == "hook" else None)
+    if call.is_error:
+        facts.append(f"✗ {(call.error_kind or 'failed').replace('_', ' ')}")
+    elif call.output is None:
+        facts.append("no result")
+    line = Text(" " * _INDENT + lead, no_wrap=True, overflow="ellipsis")
+    line.append(call.tool, style="bold red" if call.is_error else "bold green")
+    if main := _main_argument(call):
+        line.append(f"  {main.replace(f'{folder}/', '') if folder else main}")
+    shown = [fact for fact in facts if fact]
+    if shown:
+        line.append(f"  {' · '.join(shown)}", style="red" if call.is_error else "dim")
+    yield line
+    gutter = " " * _INDENT + rail + "  "
+    yield from (_clip(gutter, text, style) for text, style in _diff(call))
+    if call.output and not (call.tool in ("Edit", "Write", "MultiEdit", "NotebookEdit") and not call.is_error):
+        style = "red" if call.is_error else "dim"
+        output = call.output.replace("<tool_use_error>", "").replace("</tool_use_error>", "")
+        yield from (_clip(gutter, text, style) for text in _folded(output, full=full))
+
+
+def _main_argument(call: ToolCall) -> str:
+    for name in _MAIN_ARGUMENTS:
+        value = call.input.get(name)
+        if isinstance(value, str) and value:
+            return _one_line(value, 160)
+    return _one_line(", ".join(f"{key}={value}" for key, value in call.input.items()), 160)
+
+
+def _diff(call: ToolCall) -> Iterator[tuple[str, str]]:
+    """Lines of an edit with their styles: what went out in red, what came in in green, three lines around."""
+    edits: list[dict[str, Any]] = [call.input]
+    if isinstance(call.input.get("edits"), list):
+        edits = [edit for edit in call.input["edits"] if isinstance(edit, dict)]
+    for edit in edits:
+        old, new = edit.get("old_string"), edit.get("new_string")
+        if call.tool == "Write" and isinstance(call.input.get("content"), str):
+            for text in _folded(call.input["content"], full=False):
+                yield f"+ {text}", "green"
+        elif isinstance(old, str) and isinstance(new, str):
+            lines = list(difflib.unified_diff(old.splitlines(), new.splitlines(), lineterm="", n=3))[2:]
+            for text in lines:
+                if not text.startswith("@@"):
+                    style = {"+": "green", "-": "red"}.get(text[:1], "dim")
+                    yield f"{text[:1]} {text[1:]}", style
+
+
+def _subtrace(sub: Trace, *, full: bool) -> RenderableType:
+    return Padding(Group(*_trace(sub, full=full)), (0, 0, 1, _INDENT + 4))
+
+
+def _note(note: Interjection, *, full: bool) -> RenderableType:
+    summary = _SUMMARY.search(note.text)
+    text = summary.group(1) if summary and not full else _TAG.sub("", _folded_text(note.text, full=full, lines=2))
+    return Padding(Text(f"✉ {note.kind.replace('_', ' ')}: {text.strip()}", style="blue"), (0, 0, 1, 2))
+
+
+def _answer(step: Step, signals: ReasoningSignals) -> Panel:
+    return Panel(
+        _highlighted(step.text, step.index, signals),
+        title="[bold]answer[/]",
+        title_align="left",
+        border_style="green",
+    )
+
+
+def _signals(signals: ReasoningSignals) -> Iterator[RenderableType]:
+    yield Rule("signals", align="left", style="dim")
+    yield Text.assemble(
+        (f"{signals.workflow_type.replace('_', ' ')}", "bold"),
+        f" · {signals.exploration_depth} exploration · ",
+        "several dependent steps" if signals.multi_step_reasoning else "single step",
+        f" · {_count(signals.reasoning_steps, 'reasoning step')}",
+    )
+    if signals.tool_sequence:
+        yield Text(" → ".join(signals.tool_sequence), style="dim")
+    listed: list[tuple[str, Sequence[Evidence]]] = [
+        ("constraint", signals.constraints),
+        ("pruned", signals.pruning_decisions),
+        ("corrected", signals.self_corrections),
+    ]
+    for name, items in listed:
+        for item in items:
+            place = "prompt" if item.step < 0 else f"step {item.step + 1}"
+            quote = item.quote if item.source != "action" else f"by action ({item.rule.replace('_', ' ')})"
+            yield Text.assemble(
+                (f"  {name:<11}", _SIGNAL_STYLES[name]), f"{_one_line(quote, 100)} ", (f"({place})", "dim")
+            )
+
+
+def _highlighted(text: str, step: int, signals: ReasoningSignals, base: str = "") -> Text:
+    """The text with the evidence of its signals marked."""
+    shown = Text(text.strip(), style=base)
+    marks: list[tuple[str, Sequence[Evidence]]] = [
+        ("constraint", signals.constraints),
+        ("pruned", signals.pruning_decisions),
+        ("corrected", signals.self_corrections),
+    ]
+    for name, items in marks:
+        for item in items:
+            at = shown.plain.find(item.quote) if item.step == step and item.quote and item.source != "action" else -1
+            if at >= 0:
+                shown.stylize(f"{_SIGNAL_STYLES[name]} underline", at, at + len(item.quote))
+    return shown
+
+
+def _foot(trace: Trace) -> str:
+    usage = trace.usage
+    read = usage.input_tokens + usage.cache_read_input_tokens + usage.cache_creation_input_tokens
+    parts = [_count(len(trace.tool_calls), "call"), _count(len(trace.steps), "message")]
+    failed = sum(call.is_error for call in trace.tool_calls)
+    parts += [f"{failed} failed"] if failed else []
+    parts += [_count(len(trace.subtraces), "subagent")] if trace.subtraces else []
+    parts += [f"{read:,} tokens in, {usage.output_tokens:,} out"] if read or usage.output_tokens else []
+    hidden = sum(trace.provenance.redactions.values())
+    parts += [_count(hidden, "secret") + " replaced"] if hidden else []
+    return " · ".join(parts)
+
+
+def _status_words(trace: Trace) -> str:
+    words = {"interrupted": "✋ interrupted here", "failed": "✗ failed", "in_flight": "… still at work", "complete": ""}
+    return words[trace.status]
+
+
+def _clip(gutter: str, text: str, style: str) -> Text:
+    line = Text(no_wrap=True, overflow="ellipsis")
+    line.append(gutter, style="dim")
+    line.append(text.expandtabs(4), style=style)
+    return line
+
+
+def _folded(text: str, *, full: bool, lines: int = FOLD) -> list[str]:
+    every = text.strip("\n").splitlines()
+    if full or len(every) <= lines + 1:
+        return every
+    return [*every[:lines], f"… {len(every) - lines} more lines"]
+
+
+def _folded_text(text: str, *, full: bool, lines: int = FOLD) -> str:
+    return "\n".join(_folded(text.strip(), full=full, lines=lines))
+
+
+def _one_line(text: str, width: int) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= width else f"{flat[: width - 1]}…"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _when(started_at: str | None) -> str | None:
+    moment = _moment(started_at)
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M") if moment else None
+
+
+def _took(trace: Trace) -> str | None:
+    start, end = _moment(trace.started_at), _moment(trace.ended_at)
+    if start is None or end is None:
+        return None
+    seconds = (end - start).total_seconds()
+    return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds // 60)} min {int(seconds % 60)} s"
+
+
+def _moment(text: str | None) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text) if text else None
+    except ValueError:
+        return None
