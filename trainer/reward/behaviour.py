@@ -91,17 +91,27 @@ def relative_path(value: Any, root: str | None) -> str:
     """A path argument as seen from the working directory, `.`-segments removed; the directory itself is `.`."""
     text = value if isinstance(value, str) else str(value)
     if root and text.startswith(root):
-        text = to_relative(text, root)
-    return text if text.isidentifier() else posixpath.normpath(text)
+        rest = text[len(root) :]
+        if not rest or rest[0] == "/" or root[-1] == "/":
+            text = rest.lstrip("/") or "."
+    return posixpath.normpath(text)
+
+
+def _command(value: Any, root: str | None) -> str:
+    text = value if isinstance(value, str) else str(value)
+    if root and root in text:
+        text = to_relative(text, root).removeprefix("cd . && ")
+    return text.strip()
 
 
 def _arguments(record: ToolCall, root: str | None) -> dict[str, Any]:
+    """The arguments that matter, sorted by name, paths relative; empty and false ones are as good as absent."""
     source = record.effective_input or record.input
     ignored = _IGNORED.get(record.tool, frozenset())
-    arguments: dict[str, Any] = {}
-    for name in sorted(source) if len(source) > 1 else source:
+    arguments: dict[str, Any] = {"command": _command(source.get("command", ""), root)} if record.tool == "Bash" else {}
+    for name in sorted(source):
         value = source[name]
-        if name in ignored or value is None or value is False:
+        if name in ignored or name in arguments or value is None or value is False:
             continue
         if name in _PATHS:
             value = relative_path(value, root)
@@ -110,10 +120,6 @@ def _arguments(record: ToolCall, root: str | None) -> dict[str, Any]:
         elif root and name not in _EDITED_TEXT and root in str(value):
             value = to_relative(value, root)
         arguments[name] = value
-    if record.tool == "Bash":
-        command = arguments.get("command", "")
-        text = command if isinstance(command, str) else str(command)
-        arguments["command"] = text.removeprefix("cd . && ").strip()
     return arguments
 
 

@@ -69,8 +69,10 @@ class Script:
                 kind = None
                 if call.is_error:
                     kind = "exit_code" if call.tool == "Bash" else "tool_use_error"
-                record = ToolCall(id=f"c{len(calls)}", tool=call.tool, input=call.input, output=call.output,
-                                  is_error=call.is_error, error_kind=kind, step=step.index, reasoning=turn.text)  # fmt: skip
+                record = ToolCall(
+                    id=f"c{len(calls)}", tool=call.tool, input=call.input, output=call.output, is_error=call.is_error,
+                    error_kind=kind, step=step.index, reasoning=turn.text,
+                )  # fmt: skip
                 calls.append(record)
                 step.call_ids.append(record.id)
             if turn.text and turn.calls:
@@ -200,18 +202,19 @@ def _fix(rng: random.Random, name: str) -> Script:
 
 def _chain(rng: random.Random, name: str) -> Script:
     number, feeder, load = rng.randint(1, 90), rng.randint(1, 30), rng.randint(100, 999)
-    query = 'sqlite3 grid.db "{}"'
+    of_row = f'sqlite3 grid.db "SELECT feeder_id FROM transformers WHERE id={number}"'
+    of_feeder = f'sqlite3 grid.db "SELECT COUNT(*) FROM transformers WHERE feeder_id={feeder}"'
     return Script(
         name,
         f"How many transformers share the feeder of transformer {number}, and what load does the log show for it?",
         [
             Turn("I read schema.py first.", [read("schema.py", "transformers(id, feeder_id)")]),
-            Turn(f"Now the feeder of {number}.", [bash(query.format(f"SELECT feeder_id FROM transformers WHERE id={number}"), str(feeder))]),
-            Turn(f"It is feeder {feeder}; I count.", [bash(query.format(f"SELECT COUNT(*) FROM transformers WHERE feeder_id={feeder}"), "4")]),
+            Turn(f"Now the feeder of {number}.", [bash(of_row, str(feeder))]),
+            Turn(f"It is feeder {feeder}; I count.", [bash(of_feeder, "4")]),
             Turn("The log has the load.", [bash(f"grep feeder={feeder} logs/load.log | tail -1", f"load={load}")]),
         ],
         f"Transformer {number} is on feeder {feeder} with 4 transformers; its load is {load} kW.",
-    )  # fmt: skip
+    )
 
 
 _KINDS = (_database, _config, _search, _fix, _chain)

@@ -151,5 +151,25 @@ def destroyer(script: Script, pool: Sequence[Script]) -> Script:
     return made
 
 
-POLICIES: dict[Policy, tuple[float, float]] = {}
-"""Each policy with the highest mean total it may reach over the prompts, and the highest of any single prompt."""
+POLICIES: dict[Policy, tuple[float, float]] = {
+    empty: (-0.99, -0.99),
+    constant: (-0.70, 0.50),
+    copy_of_the_prompt: (-0.99, -0.99),
+    spam_of_the_commonest_tool: (-0.99, -0.95),
+    right_tools_wrong_arguments: (-0.90, -0.60),
+    parroted_constraints: (-0.95, -0.80),
+    manufactured_errors: (0.30, 0.40),
+    verbose_padding: (0.20, 0.45),
+    empty_diff: (-0.45, 0.60),
+    sibling: (-0.35, 0.70),
+    answer_without_work: (-0.85, -0.50),
+    fact_spray: (-0.95, -0.90),
+    one_look_up_then_stop: (-0.55, -0.30),
+    brute_force: (0.0, 0.35),
+    backwards: (0.30, 0.55),
+    destroyer: (-0.70, -0.60),
+}
+"""Each policy with the highest mean total that it may reach over the prompts, and the highest of a single prompt.
+
+Those above zero do all the work and something worse beside it; the gate asks for 0.80.
+"""
