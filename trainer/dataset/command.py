@@ -134,8 +134,8 @@ def audit(
             shown = [sample for sample in samples if sample.trace_id.startswith(trace_id)]
             if not shown:
                 raise TrainerError(f"{file}: no sample of a trace whose id starts with {trace_id}")
-        else:  # one of middle length, so that it is typical and can be read
-            shown = [sorted(samples, key=lambda sample: len(str(sample.messages)))[len(samples) // 2]]
+        else:  # longer than a quarter of them: typical, and short enough to be read
+            shown = [sorted(samples, key=lambda sample: len(str(sample.messages)))[len(samples) // 4]]
         for sample in shown:
             title = f"trace {sample.trace_id}, window {sample.window}: green is under loss, red is a masked turn"
             console.print(Panel(coloured_sample(sample), title=title, title_align="left"))

@@ -108,6 +108,12 @@ def test_masked_turns_need_no_window_of_their_own() -> None:
     assert turns_under_loss(made.windows[0].messages, made.windows[0].weights) == [("Done.", 1.0)]
 
 
+def test_a_long_trace_does_not_need_a_window_for_every_turn() -> None:
+    messages = conversation(*[[300]] * 60)
+    made = split_into_windows(messages, [1.0] * 61, TOOLS, 1500)
+    assert len(made.windows) < 61 / 2
+
+
 class Bytes:
     """A real, if simple, tokenizer: one token per byte."""
 
