@@ -1,4 +1,4 @@
-"""Appends the hook event on stdin to <data>/events/<session_id>.jsonl: capture_hook.sh for systems without a POSIX shell.
+"""capture_hook.sh for systems without a POSIX shell: appends the event on stdin to <data>/events/<session_id>.jsonl.
 
     python3 -I -S capture_hook.py [DATA_FOLDER [PYTHON]]
 
@@ -6,6 +6,8 @@ Same arguments, same line, same silence as the shell script, which is several ti
 little of that: every import is paid for at every step of Claude Code.
 """
 
+# No pathlib: its import costs as much as everything else here.
+# ruff: noqa: PTH103, PTH109, PTH110, PTH111, PTH112, PTH118, PTH120
 import os
 import sys
 import time
@@ -16,7 +18,7 @@ MARKER = b'"session_id"'
 
 
 def data_folder(arguments: list[str]) -> str:
-    """CLAUDE_CAPTURE_DATA, else the first argument, else the plugin's folder, else the user's (as platformdirs has it)."""
+    """CLAUDE_CAPTURE_DATA, else the first argument, the plugin's folder, or what platformdirs calls the user's."""
     environment = os.environ
     given = environment.get("CLAUDE_CAPTURE_DATA") or next(iter(arguments), "") or environment.get("CLAUDE_PLUGIN_DATA")
     if given:
@@ -60,7 +62,7 @@ def session_of(payload: bytes) -> str:
 
 
 def append(path: str, line: bytes) -> None:
-    """One write on O_APPEND, so that lines of concurrent writers never mix; under a lock on Windows, which needs one."""
+    """One write on O_APPEND, so that lines of concurrent writers never mix; Windows needs a lock for that."""
     handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
     if sys.platform == "win32":
         import msvcrt

@@ -1,0 +1,130 @@
+"""The commands around the hooks: install, uninstall, status, doctor, pause, resume."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from claude_capture import capture_doctor, capture_status, installer
+from claude_capture.data_root import resolve_data_root
+
+_SCOPE = click.option(
+    "--scope",
+    type=click.Choice(installer.SCOPES),
+    default="user",
+    show_default=True,
+    help="Which settings file: yours for all projects, the project's (shared), or yours for one project.",
+)
+_PROJECT = click.option(
+    "--project",
+    type=click.Path(file_okay=False, exists=True, path_type=Path),
+    default=".",
+    show_default="current folder",
+    help="The project, for project and local scope.",
+)
+_DATA = click.option("--data", type=click.Path(path_type=Path), help="Data root.")
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_DRY_RUN = click.option("--dry-run", is_flag=True, help="Show the change, make none.")
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False, indent=1))
+
+
+def _report(change: installer.Change, done: str, already: str, dry_run: bool, as_json: bool) -> None:
+    if as_json:
+        _print_json({**change.as_json(), "dry_run": dry_run})
+    elif not change.changed:
+        click.echo(f"{already} in {change.settings}; nothing to do")
+    elif dry_run:
+        click.echo(change.diff)
+    else:
+        click.echo(f"{done} {change.settings}")
+
+
+@click.command()
+@_SCOPE
+@_PROJECT
+@click.option("--data", type=click.Path(path_type=Path), help="Data root; default: <project>/data, or the user's.")
+@_DRY_RUN
+@_JSON
+def install(scope: installer.Scope, project: Path, data: Path | None, dry_run: bool, as_json: bool) -> None:
+    """Register the capture hooks with Claude Code."""
+    folder = data.expanduser().absolute() if data else None
+    change = installer.install(scope, project.absolute(), folder, dry_run=dry_run)
+    _report(change, "hooks registered in", "hooks are registered", dry_run, as_json)
+    if change.changed and not dry_run and not as_json:
+        click.echo(f"events go to {change.data}/events; sessions that already run take part after a restart")
+        if change.backup:
+            click.echo(f"the settings as they were: {change.backup}")
+
+
+@click.command()
+@_SCOPE
+@_PROJECT
+@_DRY_RUN
+@_JSON
+def uninstall(scope: installer.Scope, project: Path, dry_run: bool, as_json: bool) -> None:
+    """Take the capture hooks out again; captured data stays."""
+    change = installer.uninstall(scope, project.absolute(), dry_run=dry_run)
+    _report(change, "hooks removed from", "no hooks of ours", dry_run, as_json)
+
+
+@click.command()
+@_PROJECT
+@_DATA
+@_JSON
+def status(project: Path, data: Path | None, as_json: bool) -> None:
+    """Where the hooks are registered and what has come in."""
+    found = capture_status.capture_status(resolve_data_root(data, start=project), project.absolute())
+    if as_json:
+        return _print_json(found.as_json())
+    click.echo(f"data root   {found.data_root}{'  (paused)' if found.paused else ''}")
+    for place in found.installations:
+        click.echo(f"installed   {place.scope}: {place.settings}, {len(place.events)} events → {place.data}")
+    if not found.installations:
+        click.echo("installed   nowhere (a plugin is not listed here); run `claude-capture install`")
+    click.echo(
+        f"events      {found.sessions} sessions, {found.event_bytes / 1e6:.1f} MB, last {found.last_event or '—'}"
+    )
+    click.echo(f"traces      {found.trace_bytes / 1e6:.1f} MB")
+    return None
+
+
+@click.command()
+@_PROJECT
+@_DATA
+@_JSON
+def doctor(project: Path, data: Path | None, as_json: bool) -> None:
+    """Find what keeps capture from working; exit status 1 if something does."""
+    checks = capture_doctor.diagnose(resolve_data_root(data, start=project), project.absolute())
+    if as_json:
+        _print_json([check.as_json() for check in checks])
+    else:
+        marks = {"ok": "✓", "warning": "!", "failure": "✗"}
+        for check in checks:
+            click.echo(f"{marks[check.verdict]} {check.name}: {check.found}")
+            if check.verdict != "ok":
+                click.echo(f"    → {check.remedy}")
+    if any(check.verdict == "failure" for check in checks):
+        sys.exit(1)
+
+
+@click.command()
+@_DATA
+def pause(data: Path | None) -> None:
+    """Record nothing until `resume`, in running sessions too."""
+    root = resolve_data_root(data)
+    click.echo(f"{'paused' if capture_status.pause(root) else 'already paused'}: {root}")
+
+
+@click.command()
+@_DATA
+def resume(data: Path | None) -> None:
+    """Record again after `pause`."""
+    root = resolve_data_root(data)
+    click.echo(f"{'recording again' if capture_status.resume(root) else 'was not paused'}: {root}")
