@@ -142,7 +142,8 @@ def classify_command(command: str) -> BashCommand:
 
 def command_words(command: str) -> list[str]:
     """Words of a command line without operators, quotes stripped; for comparing two commands."""
-    return [word for part in _cut(command) for word in part.words]
+    words = [word.strip("(){}") for part in _cut(command) for word in part.words]
+    return [word for word in words if word]
 
 
 def _cut(text: str) -> list[_Part]:
@@ -198,14 +199,14 @@ def _unwrap(words: Sequence[str]) -> Sequence[str]:
             while position < len(words) and words[position].startswith("-"):
                 position += 1
         else:
-            name = word.rsplit("/", 1)[-1] if "/" in word else word
+            name = (word.rsplit("/", 1)[-1] if "/" in word else word).rstrip(")}")
             return (name, *words[position + 1 :])
     return ()
 
 
 def _judge(words: Sequence[str], command: str) -> tuple[Purpose, bool]:
     """Purpose of one simple command and whether it changes files."""
-    name = words[0].rstrip(")")
+    name = words[0]
     options = words[1:]
     first = next((word for word in options if not word.startswith("-")), "")
     if name in _SEARCH:

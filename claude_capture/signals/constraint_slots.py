@@ -134,7 +134,7 @@ def _stem(word: str) -> str:
     if word.endswith("s") and len(word) > 3 and not word.endswith(("ss", "us", "is")):
         return word[:-1]
     if word.endswith("e") and len(word) > 4:
-        return _RESTORE.get(word[:-1], word)
+        return _RESTORE.get(word[:-1], word[:-1])
     return word
 
 
@@ -143,7 +143,8 @@ _RESTORE = {
     stem: stem + "e"
     for stem in word_set(
         "us remov delet creat updat chang writ mov mak includ rewrit generat requir execut instal sav stor "
-        "driv replac resiz nam renam typ cod pars cach imag valu utiliz utilis overwrit erase prun"
+        "driv shar provid compar serv ignor configur combin defin declar achiev resolv manag merg reus driv "
+        "replac resiz nam renam typ cod pars cach imag valu utiliz utilis overwrit erase prun"
     )
 }
 

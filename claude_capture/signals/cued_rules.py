@@ -7,21 +7,28 @@ one set intersection instead of a pass over every rule.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-RuleT = TypeVar("RuleT")
+
+class Cued(Protocol):
+    """Anything with cue words."""
+
+    @property
+    def cues(self) -> frozenset[str]:
+        """Words in lower case of which a statement must hold one."""
+
+
+RuleT = TypeVar("RuleT", bound=Cued)
 
 
 class CuedRules(Generic[RuleT]):
     """Rules in order of precedence, found by the words of a statement."""
 
-    def __init__(self, rules: Iterable[tuple[frozenset[str], RuleT]]) -> None:
-        """`rules`: pairs of cue words (lower case) and the rule they may trigger."""
-        self._rules: list[RuleT] = []
+    def __init__(self, rules: Iterable[RuleT]) -> None:
+        self._rules: list[RuleT] = list(rules)
         self._by_word: dict[str, list[int]] = {}
-        for position, (cues, rule) in enumerate(rules):
-            self._rules.append(rule)
-            for word in cues:
+        for position, rule in enumerate(self._rules):
+            for word in rule.cues:
                 self._by_word.setdefault(word, []).append(position)
         self._words = frozenset(self._by_word)
         self._known: dict[frozenset[str], list[RuleT]] = {frozenset(): []}

@@ -11,10 +11,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from difflib import SequenceMatcher
+from urllib.parse import urlsplit
 
 from claude_capture.claude_trace_schema import SelfCorrection, SignalSource
 from claude_capture.signals.bash_commands import command_words
-from claude_capture.signals.sentences import Statement, word_set
+from claude_capture.signals.retraction_rules import FAULT, FAULT_CUES, RETRACTIONS, USER_OBJECTED
+from claude_capture.signals.sentences import Statement
 from claude_capture.signals.tool_actions import EDIT_TOOLS, Action
 from claude_capture.signals.trace_reading import Message, TraceReading
 
@@ -34,99 +36,9 @@ _EXPECTED = re.compile(
     r"|\bred\s+phase\b|\bfailing\s+test\s+first\b"
 )
 
-_FAULT_CUES = word_set(
-    "lint linting linter type typescript pyright mypy eslint ruff checker diagnostic "
-    "diagnostics warning warnings complaining "
-    "complains different still undefined defined imported work above over exceeds long fix my own unused wrong"
-)
-_FAULT = re.compile(
-    r"\b(?:lint(?:ing|er)?|type(?:script)?|pyright|mypy|eslint|ruff|diagnostics?|checker|syntax|import"
-    r"|compil\w+)\b[^,;]{0,30}\b(?:warnings?|errors?|issues?|complain\w*|show\w*|still)"
-    r"|\bcomplain(?:s|ing)\b|\btry\s+(?:a|another)\s+(?:\w+\s+)?(?:different\s+)?(?:approach|way)\b"
-    r"|\bdifferent\s+approach\b|\bstill\s+(?:fail\w*|not|shows?|showing|get\w*|having|complain\w*|wrong|broken|there)"
-    r"|\b(?:didn't|doesn't|did\s+not|does\s+not)\s+work\b|\bis(?:n't|\s+not)\s+(?:defined|imported|in\s+scope)\b"
-    r"|\bundefined\b|\bunused\b"
-    r"|\b(?:slightly\s+)?(?:above|over|exceeds?)\s+the\b[^,;]{0,20}\b(?:target|limit|range|budget)|\btoo\s+long\b"
-    r"|\bfix\b[^;]{0,40}\bmy\s+(?:test|change|edit|implementation|code|own)"
-)
 RECENT_MESSAGES = 6
 """How many messages back the agent's own change may lie for an edit to count as mending it."""
 
-_CUES = word_set(
-    "wrong mistake mistakes mistakenly incorrectly wrongly accidentally forgot forgotten overlooked "
-    "misread misunderstood "
-    "misremembered mistyped oops whoops broke broken scratch shouldn't should introduced assumed thought "
-    "assumption my "
-    "revert undo reverting undoing actually missed typo incorrect retract correction mis second premature hasty"
-)
-_RETRACTIONS = (
-    (
-        "admits_error",
-        re.compile(
-            r"\b(?:i|we)(?:'ve|\s+have)?\s+(?:was|were|am|been)\s+(?:\w+ly\s+)?(?:wrong|mistaken|incorrect"
-            r"|too\s+hasty)\b|\bi\s+stand\s+corrected"
-            r"|\bmy\s+(?:mistake|bad|error|fault)\b|\bi(?:'ve|\s+have)?\s+made\s+(?:a|an|the|some"
-            r"|another)\s+(?:\w+\s+)?(?:mistake|error|typo)"
-            r"|\b(?:i|we)(?:'ve|\s+have)?\s+(?:also\s+|had\s+)?(?:mistakenly|accidentally|incorrectly|wrongly"
-            r"|inadvertently|misread|misunderstood|misremembered|mistyped|misnamed"
-            r"|misspelled|miscounted|overlooked|forgot(?:ten)?)\b|\b(?:oops|whoops)\b|\bscratch\s+that\b"
-            r"|\bon\s+second\s+thought"
-            r"|\bi\s+(?:shouldn't|should\s+not)\s+have\s+\w|\bi\s+should\s+have\s+(?!access|enough|all\b"
-            r"|everything|the\b|a\b|some)\w+"
-            r"|\bi(?:'ve|\s+have)?\s+(?:also\s+)?missed\s+(?!nothing)(?:a|an|the|that|one|some|this)\b"
-        ),
-    ),
-    (
-        "own_change_broke",
-        re.compile(
-            r"\b(?:my|our)\s+(?:\w+\s+){0,3}?(?:change|edit|fix|patch|refactor(?:ing)?|update|command|query|regex"
-            r"|script|assumption|guess|test|code|import|version|attempt|approach|implementation|path"
-            r"|replacement)s?\s+"
-            r"(?:\w+\s+){0,2}?(?:broke|was\s+(?:wrong|incorrect|off|incomplete|too)|were\s+(?:wrong|incorrect)"
-            r"|is\s+(?:wrong|incorrect)|introduced|caused|removed|didn't|missed|failed|has\s+a\s+bug)"
-            r"|\b(?:that|this|it|which)\s+(?:change\s+|edit\s+)?broke\b|\b(?:i|we)(?:'ve|\s+have)?\s+(?:broke"
-            r"|broken|introduced\s+(?:a|an|this|that|the|another|some)\b|caused\s+(?:this|that|the)\b)"
-            r"|\bthat\s+was\s+(?:wrong|incorrect|a\s+mistake|my\s+mistake|an\s+error|premature|the\s+wrong)\b"
-            r"|\b(?:i|we)(?:'m|\s+was|'re|\s+were|\s+am)\s+(?:\w+ly\s+)?(?:using|looking\s+(?:at|for|in)|calling"
-            r"|passing|checking|reading|querying|importing|editing|setting)\s+(?:\w+\s+){0,4}?(?:the\s+)?wrong\b"
-            r"|\b(?:i|we)\s+(?:used|called|passed|wrote|put|picked|ran|queried|edited|imported|typed|had|gave"
-            r"|chose|read|guessed)\s+(?:\w+\s+){0,5}?(?:wrong|incorrect)\b"
-        ),
-    ),
-    (
-        "withdraws_claim",
-        re.compile(
-            r"\b(?:wait|hmm|no|oh|ah)[,.!—– ]+(?:\w+[,.]?\s+){0,2}?(?:that|this|it)(?:'s|\s+is)(?:n't|\s+not"
-            r"|\s+wrong)|\bactually,?\s+(?:wait[,.]?\s+)?(?:no\b[,.—– ]|(?:that|this|it)"
-            r"(?:'s|\s+is|\s+was)(?:n't|\s+not|\s+wrong|\s+incorrect)|(?:that|this|it)\s+(?:isn't|wasn't|doesn't"
-            r"|won't|didn't)\b)"
-            r"|\b(?:that|this|it)(?:'s|\s+is|\s+was)?\s*(?:n't|\s+not)\s+(?:actually\s+)?(?:right|correct)\b[,.—–;]"
-            r"|\bi\s+(?:had\s+)?(?:initially\s+|originally\s+|previously\s+|first\s+|earlier\s+"
-            r"|wrongly\s+)?(?:assumed|thought|believed|claimed|expected|concluded|said|stated)\s+[^.]{3,120}?"
-            r"\b(?:but|however|in\s+fact|actually|turns?\s+out|which\s+(?:is|was)\s+(?:wrong|incorrect|not))"
-            r"|\bmy\s+(?:earlier|previous|initial|first|original|last)\s+(?:\w+\s+){0,2}?(?:assumption|claim|guess"
-            r"|analysis|conclusion|diagnosis|statement|theory|hypothesis|reading|understanding)\b"
-            r"[^.]{0,40}?\b(?:wrong|incorrect|off|mistaken|incomplete|not|missed|doesn't|didn't)"
-        ),
-    ),
-    (
-        "changes_course",
-        re.compile(
-            r"\bactually,?\s+(?:wait[,.]?\s+)?[^.]{0,90}?\b(?:i|we)\s+(?:should(?:n't|\s+not)?|can\s+just"
-            r"|need\s+to|don't\s+(?:actually\s+)?need|could\s+just)\b[^.]{0,120}?\b(?:instead|rather\s+than"
-            r"|not\s+the|(?:isn't|not)\s+(?:right|needed|necessary))\b"
-            r"|\b(?:let\s+me|i'll|i\s+will|i\s+need\s+to|i\s+should|i\s+have\s+to)\s+(?:now\s+)?(?:revert|undo"
-            r"|roll\s+back|back\s+out)\b"
-        ),
-    ),
-)
-_USER_OBJECTED = re.compile(
-    r"\byou(?:'re|\s+are|\s+were)\s+(?:\w+\s+)?right\b|\b(?:good|great|nice)\s+(?:catch|point|question|spot)"
-    r"|\byou(?:'ve)?\s+(?:caught|spotted|pointed\s+out|noticed)\b"
-    r"|\b(?:the\s+)?user(?:'s|\s+is|\s+was|\s+has)?\s+(?:\w+\s+)?(?:right|correct(?:ed)?|pointed|complain"
-    r"|point(?:s|ing)\s+out|saying|wants?\s+me\s+to\s+(?:undo|revert))|\bas\s+you\s+(?:said|noted|pointed)"
-    r"|\byou\s+(?:mean|meant|wanted)\b|\b(?:apologi[sz]e|sorry)\b"
-)
 _SUPPOSITION = re.compile(r"\b(?:if|when|whether|unless|in\s+case|make\s+sure|ensure|check\s+(?:if|that))\s[^,;:.]*$")
 _THIRD_PARTY = re.compile(r"\b(?:it|they|the\s+\w+)\s+(?:mistakenly|accidentally|incorrectly|wrongly)\b")
 
@@ -213,6 +125,7 @@ def _mended_command(
         return None
     words = command_words(text)
     checks = not command.purposes.isdisjoint(("test", "check", "run", "install", "remote", "database"))
+    not_found = "command not found" in (failed.call.output or "")
     own_files = {action.path for action in before if action.changes and action.path}
     test_first = bool(own_files) and all(_TEST_PATH.search(path) for path in own_files)
     for action in later:
@@ -226,7 +139,7 @@ def _mended_command(
                 continue
             if action.command.program == command.program or not action.command.purposes.isdisjoint(command.purposes):
                 ratio = SequenceMatcher(None, words, command_words(again), autojunk=False).ratio()
-                if ratio >= SIMILAR_COMMAND:
+                if ratio >= SIMILAR_COMMAND or (not_found and action.command.program == command.program):
                     return action, "command_mended"
         elif action.call.tool in EDIT_TOOLS and checks and own_files and not action.failed:
             if test_first and not _TEST_PATH.search(action.path):
@@ -258,8 +171,15 @@ def _mended_call(failed: Action, later: Sequence[Action]) -> tuple[Action, str] 
             ):
                 return action, "other_path"
         elif action.call.tool == failed.call.tool and not failed.path:
+            if _host(failed) != _host(action):
+                continue
             return (action, "arguments_mended") if action.call.input != failed.call.input else None
     return None
+
+
+def _host(action: Action) -> str:
+    """Host of the address that a call fetches; empty for other calls."""
+    return urlsplit(str(action.call.input.get("url", ""))).netloc
 
 
 def _says(message: Message | None, pattern: re.Pattern[str]) -> bool:
@@ -298,7 +218,7 @@ def _own_edits_mended(reading: TraceReading, corrected_steps: set[int]) -> list[
 
 def _fault_named(message: Message) -> Statement | None:
     for statement in (*message.thinking, *message.text):
-        if not _FAULT_CUES.isdisjoint(statement.words) and _FAULT.search(statement.lower):
+        if not FAULT_CUES.isdisjoint(statement.words) and FAULT.search(statement.lower):
             return statement
     return None
 
@@ -340,16 +260,20 @@ def _corrections_by_word(reading: TraceReading, corrected_steps: set[int]) -> li
             continue
         item = _retraction(message, position == 0)
         if item is not None and not any(
-            _USER_OBJECTED.search(said.lower) for said in (*message.thinking[:4], *message.text[:4])
+            _answers_objection(said) for said in reading.messages[max(position - 1, 0) : position + 1]
         ):
             found.append(item)
     return found
 
 
+def _answers_objection(message: Message) -> bool:
+    return any(USER_OBJECTED.search(said.lower) for said in (*message.thinking[:4], *message.text[:4]))
+
+
 def _retraction(message: Message, opening: bool) -> SelfCorrection | None:
     for source, statements in message.passages():
         for number, statement in enumerate(statements):
-            if statement.question or _CUES.isdisjoint(statement.words):
+            if statement.question:
                 continue
             rule = _retraction_rule(statement)
             if rule is None or (opening and rule != "withdraws_claim" and rule != "changes_course"):
@@ -361,10 +285,10 @@ def _retraction(message: Message, opening: bool) -> SelfCorrection | None:
 
 
 def _retraction_rule(statement: Statement) -> str | None:
-    for name, pattern in _RETRACTIONS:
-        match = pattern.search(statement.lower)
+    for retraction in RETRACTIONS.candidates(statement.words):
+        match = retraction.pattern.search(statement.lower)
         if match is not None and not _SUPPOSITION.search(statement.lower, 0, match.start()):
-            return None if _THIRD_PARTY.search(statement.lower) else name
+            return None if _THIRD_PARTY.search(statement.lower) else retraction.name
     return None
 
 

@@ -1,0 +1,201 @@
+"""The rules by which dismissals are recognised, as data: name, cue words, alternatives.
+
+Groups named `option` and `reason` (with a digit where a rule has several) hold what was dismissed and why.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from claude_capture.signals.cued_rules import CuedRules
+from claude_capture.signals.sentences import word_set
+
+
+class PruningRule(NamedTuple):
+    """One way to dismiss something that was named."""
+
+    name: str
+    cues: frozenset[str]
+    pattern: re.Pattern[str]
+
+
+def _rule(name: str, cues: str, *alternatives: str) -> PruningRule:
+    return PruningRule(name, word_set(cues), re.compile("|".join(alternatives)))
+
+
+_TOO = (
+    r"too\s+(?:complex|complicated|heavy|heavyweight|risky|slow|invasive|expensive|brittle|fragile|broad|aggressive"
+    r"|costly|hacky|disruptive|verbose|big\s+a\s+change)"
+)
+_VERDICT = (
+    rf"(?:overkill|over-?engineer\w*|{_TOO}|impractical|unworkable|unreliable|error-prone"
+    r"|not\s+worth\s+(?:it|the|doing)"
+    r"|(?:not|isn't|wouldn't\s+be)\s+(?:\w+ly\s+)?"
+    r"(?:an\s+option|viable|feasible|suitable|practical|workable|applicable|reliable|worth\s+(?:it|the))"
+    r"|out\s+of\s+scope|beyond\s+(?:the\s+)?scope"
+    r"|(?:a\s+)?(?:bigger|larger|separate)\s+(?:undertaking|effort|project|refactor(?:ing)?))"
+)
+_OBSTACLE = (
+    r"(?:would(?:n't|\s+not)?\s+\w+|will\s+not|won't|doesn't|does\s+not|don't|can't|cannot|isn't|is\s+not"
+    r"|that's\s+not|it's\s+not|requires?|needs?|breaks?|means|adds?|loses?|misses|fails?|conflicts?|changes?|costs?"
+    r"|(?:is|seems|feels|looks|'s)\s+(?:\w+\s+)?"
+    r"(?:too|overkill|more\s+complex|more\s+work|risky|slow|fragile|brittle|messy|wrong|for\s|only\s+for))"
+)
+_OPTION = r"(?:option|approach|alternative|solution|route|idea|possibility|hypothesis|strategy|method)"
+_THING = r"(?:that|this|it|these|those|the\s+[\w`./' -]{2,60}?|`[^`]+`)"
+_WILL = (
+    r"(?:i'll|i\s+will|we'll|we\s+should|let's|let\s+me|i\s+should|i'd|prefer(?:\s+to)?|going\s+to|(?:better"
+    r"|safer|simpler|cleaner|best)\s+to)"
+)
+_BECAUSE = (
+    r"(?:since|because|as\s|which\s+(?:would|is|will|needs|could)|so\s+that|to\s+(?:avoid|keep|preserve|prevent))"
+)
+
+RULES = CuedRules(
+    [
+        _rule(
+            "considered_but",
+            "could might considered alternative option approach one tempting thought maybe possibility idea consider",
+            r"(?:\b(?:i|we|one|you)\s+(?:could|might|considered|thought\s+(?:about|of))\s+(?:also\s+|just\s+|try\s+)?"
+            r"(?P<option>[^;]{3,110}?)"
+            rf"|\b(?:one|another|an?|the|first|second|other)\s+(?:\w+\s+)?{_OPTION}\s+(?:is|would\s+be|could\s+be"
+            rf"|might\s+be)\s+"
+            r"(?:to\s+)?(?P<option2>[^;]{3,110}?)"
+            r"|\b(?:it(?:'s|\s+is)\s+)?tempting\s+to\s+(?P<option3>[^;]{3,110}?))"
+            r"[,;]?\s*[—–(-]?\s*\b(?:but|however|though|although|yet|except)\b,?\s*"
+            rf"(?P<reason>.{{0,60}}?\b(?:{_OBSTACLE}|{_VERDICT})\b.*)",
+        ),
+        _rule(
+            "option_dismissed",
+            "option approach alternative solution route idea strategy method possibility hypothesis",
+            rf"\b(?P<option>(?:{_OPTION}\s+(?:[a-e]|\d|one|two|three)|(?:that|this|the|a"
+            rf"|another)\s+(?:[\w-]+\s+){{0,3}}?{_OPTION}))\b"
+            r"[^;,]{0,40}?\s*(?P<reason>(?:would\s+(?:need|require|break|mean|add|force|not)|wouldn't\s+(?:work"
+            r"|help|be|cover|scale)"
+            rf"|won't\s+work|doesn't\s+work|(?:is|seems|would\s+be|feels)\s+(?:\w+\s+)?{_VERDICT}).*)",
+        ),
+        _rule(
+            "verdict_against",
+            "overkill overengineered overengineering over too worth impractical unworkable unreliable option "
+            "viable feasible "
+            "suitable practical workable applicable reliable scope undertaking effort project refactor "
+            "refactoring prone",
+            r"(?P<option>\b[\w`'\"./()-]+(?:\s+[\w`'\"./()-]+){0,9}?)\s+"
+            r"(?:is|are|would\s+be|seems|feels|looks|sounds|might\s+be|isn't|'s)\s+"
+            r"(?:probably\s+|likely\s+|really\s+|just\s+|a\s+bit\s+|also\s+|clearly\s+|simply\s+)*"
+            rf"(?P<reason>{_VERDICT}\b.*)",
+        ),
+        _rule(
+            "not_worth",
+            "worth",
+            r"(?P<option>[^;]{3,110}?)[;,—–-]\s*(?:so\s+)?(?:it's\s+)?(?P<reason>not\s+worth\s+(?:it|the|doing)\b.*)",
+        ),
+        _rule(
+            "ruled_out",
+            "rule ruled ruling rules dismiss dismissed discard discarded reject rejected rejecting eliminate "
+            "eliminated",
+            r"\b(?:rules?|ruled|ruling)\s+out\s+(?P<option>[^,;]+)",
+            r"\b(?P<option2>[^,;]{3,80}?)\s+(?:is|are|can\s+be)\s+(?:ruled\s+out|dismissed|discarded)",
+            r"\b(?:i(?:'ll|\s+will|'m)?|we(?:'ll)?|so)\s+(?:\w+\s+)?(?:dismiss|discard|reject|eliminate)(?:ed"
+            r"|ing)?\s+"
+            r"(?P<option3>[^,;]+)",
+        ),
+        _rule(
+            "not_the_cause",
+            "not isn't wasn't aren't unrelated irrelevant false main herring existing part factor",
+            rf"(?P<option>\b{_THING})\s+(?:is|are|was|'s)(?:n't|\s+not)\s+(?:actually\s+|really\s+|likely\s+)?"
+            r"(?:the\s+(?:\w+\s+)?(?:cause|culprit|problem|issue|reason|caller|bug|one|source|place"
+            r"|right\s+(?:place|file|one|approach|tool|function))\b"
+            r"|(?:it\b(?=[.,;]|$))|(?:related|relevant|involved|responsible|what\s+we(?:'re| are)\s+looking))",
+            rf"(?P<option2>\b{_THING})\s+(?:is|are|was|were|seems?|looks?)\s+(?:probably\s+|likely\s+|all\s+)?"
+            r"(?:unrelated|irrelevant|not\s+relevant|a\s+red\s+herring|pre-?existing)\b",
+            r"(?P<option3>[^;,]{3,110}?)\s+(?:might|may|could)\s+be\s+(?:part\s+of\s+it|a\s+factor|related"
+            r"|involved),?\s+"
+            r"but\s+(?P<reason>.*)",
+        ),
+        _rule(
+            "harmless",
+            "warning warnings false style noise",
+            rf"(?P<option>\b(?:{_THING}|they))\s*(?:is|are|'s|'re|was|were)\s+(?:just|only"
+            rf"|merely)\s+(?:\w+[- ]){{0,3}}?"
+            r"(?P<reason>(?:warnings?|noise|false\s+positives?|style)\b.*)",
+            r"(?P<option2>[^;]{3,90}?)\s*(?:is|are|'re)\s+(?:likely\s+"
+            r"|probably\s+)?(?P<reason2>(?:a\s+)?false\s+positives?\b.*)",
+        ),
+        _rule(
+            "skipped",
+            "skip skipping ignore ignoring",
+            r"(?:\bso\s+(?:i(?:'ll|\s+will|\s+can)?\s+|we\s+can\s+|let's\s+)?"
+            r"|\b(?:i'll|i\s+will|i\s+can|we\s+can|let\s+me|let's|can)\s+(?:safely\s+|just\s+)?)"
+            r"(?:skip|ignore)\s+(?P<option>[^,;—]{2,80})"
+            r"(?:[,;—–-]\s*(?P<reason>.+)|\s+(?:since|because|as)\s+(?P<reason2>.+))?",
+            r"(?:[,;—–]\s*|^)skip(?:ping)?\s+(?:it|this|that|them)\b",
+        ),
+        _rule(
+            "not_needed",
+            "need needed necessary unnecessary needn't required way",
+            r"\b(?:i|we)\s+(?:actually\s+|really\s+)?(?:don't|do\s+not|won't)\s+(?:actually\s+|really\s+"
+            r"|even\s+)?need\s+(?:to\s+)?"
+            r"(?P<option>[^,;—–]{3,90}?)\s*(?:[,;—–-]+\s*|\s)(?P<reason>(?:since|because|as\s|so\s|(?:i"
+            r"|we)\s+can\s+(?:just|simply)"
+            r"|it\s+already|it's\s+already|that's\s+already|given\s+that).*)",
+            r"\bno\s+need\s+(?:to|for)\s+(?P<option2>[^,;—–]{3,90}?)\s*(?:[,;—–-]+\s*|\s)(?P<reason2>(?:since"
+            r"|because|as\s"
+            r"|(?:i|we)\s+can\s|it\s+already|it's\s+already|that's\s+already|given\s+that).*)",
+            r"\b(?P<option3>[^;,]{3,90}?)\s+(?:is|are|would\s+be|seems)\s+(?:really\s+|probably\s+)?"
+            r"(?:unnecessary|not\s+(?:really\s+)?(?:needed|necessary))\s+(?P<reason3>(?:here|since|because|as)\b.*)",
+            r"\bthat\s+way,?\s+(?:i|we)\s+(?:don't|won't)\s+need\s+(?P<option4>.+)",
+        ),
+        _rule(
+            "chosen_rather_than",
+            "rather instead",
+            rf"\b{_WILL}\s+[^;]{{3,110}}?\b(?:rather\s+than|instead\s+of)\s+(?P<option>[^,;]{{3,90}}?)"
+            rf"(?:\s*[,;—–(-]+\s*|\s+)(?P<reason>{_BECAUSE}.*)",
+            rf"\b{_WILL}\s+[^;]{{3,110}}?\brather\s+than\s+(?P<option2>\w+ing\b[^,;]{{0,90}})",
+        ),
+        _rule(
+            "will_not_work",
+            "work help apply possible catch cover handle suffice scale",
+            r"(?P<option>\b(?:a|an|the|using|just|simply|that|this|it|`[^`]+`|\w+ing)\b[^;,]{0,80}?)\s+"
+            r"(?P<reason>(?:won't|wouldn't|would\s+not|will\s+not)\s+(?:\w+ly\s+)?"
+            r"(?:work|help|apply|be\s+possible|catch|cover|handle|suffice|scale)\b.*)",
+        ),
+        _rule(
+            "postponed",
+            "now",
+            r"\b(?:keep(?:ing)?|leave|leaving|stick(?:ing)?\s+with"
+            r"|go(?:ing)?\s+with)\s+(?P<option>[^;]{2,60}?)\s+for\s+now\s*"
+            r"(?:[,;—–-]\s*)?(?P<reason>(?:since|because|as|and\s+not)\s+.+)",
+        ),
+        _rule(
+            "was_not_asked",
+            "didn't not",
+            r"\b(?:user|they)\s+(?:didn't|did\s+not)\s+ask\s+(?:me\s+)?(?:to|for)\s+(?P<option>[^,;]+)",
+        ),
+    ]
+)
+
+NAMED_CUES = word_set("could might maybe perhaps option approach alternative can use find if")
+NAMED = re.compile(
+    r"\b(?:i|we|one|you)\s+(?:could|might|can\s+(?:also|either))\s+(?P<option>[^;:]{4,110})"
+    r"|\b(?:maybe|perhaps)\s+(?P<option2>[^;:]{6,110})"
+    rf"|\b(?:one|another|an?|first|second)\s+(?:\w+\s+)?{_OPTION}\s*(?:\d\s*)?(?:is|would\s+be|could\s+be"
+    rf"|:)\s*(?:to\s+)?"
+    r"(?P<option3>[^;]{4,110})"
+    rf"|^[*_]*{_OPTION}\s+(?:[a-e]|\d)\b[*_:. ]*(?P<option4>.*)"
+    r"|\b(?P<option5>\w[^;:,]{3,80}?)\s+could\s+be\s+used\b"
+    r"|\bif\s+(?:i|we)\s+(?P<option6>use\s[^;,]{4,110})"
+)
+"""Something is named as a possibility."""
+
+TURNED_DOWN_CUES = word_set("but however though although unfortunately still yet that this it con")
+TURNED_DOWN = re.compile(
+    r"^[\W_]*(?:but|however|though|although|unfortunately|still|yet|that|this|it)\b,?\s*(?P<reason>"
+    r"(?:(?:that|this|it)\s+)?.{0,90}?\b(?:wouldn't|would\s+(?:need|require|break|mean|add|force|not)|won't"
+    rf"|doesn't\s+(?:work|allow|support|help|cover)|(?:is|are|seems)\s+(?:too|{_VERDICT})"
+    r"|(?:isn't|not)\s+(?:worth|feasible|possible|straightforward|ideal|practical|enough|on-demand|reliable)"
+    r"|requires?|breaks?|(?:a|the)\s+(?:challenge|catch|downside)|fails\s+(?:on|for|when)|can't|cannot"
+    r"|wants?\b.{2,60},\s+not\b|we\s+need\s+(?:a|an|to)\b)\b.*)"
+)
+"""The next sentence turns it down."""
