@@ -59,6 +59,7 @@ class TinyLlama(Section):
     max_positions: int = Field(default=4096, ge=512, description="Longest context in tokens")
     rope_theta: float = Field(default=500_000.0, gt=0, description="RoPE base")
     copy_steps: int = Field(default=300, ge=0, description="Steps of random-segment copying")
+    recall_steps: int = Field(default=0, ge=0, description="Steps of key-value recall after them")
     learning_rate: float = Field(default=2e-3, gt=0, description="Peak learning rate of this first training")
     batch_tokens: int = Field(default=1024, ge=256, description="Tokens per step")
 

@@ -95,3 +95,20 @@ def load_model(base: str, student: StudentConfig) -> Any:
 def _unreachable(base: str, error: OSError) -> str:
     first = str(error).split("\n")[0]
     return f"{base}: cannot be loaded ({first}); give base_model a local folder with {LAYOUT}"
+
+
+def load_adapted(base: str, student: StudentConfig, adapter: Path | str | None, *, trainable: bool = False) -> Any:
+    """The base with a student's adapter on it, in eval mode; the bare base where `adapter` is None.
+
+    Args:
+        trainable: keep the adapter apart and open to training; else it is merged into the weights where they are not
+            quantised, which makes generation faster.
+    """
+    model = load_model(base, student)
+    if adapter is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable)
+        if not trainable and not student.load_in_4bit:
+            model = model.merge_and_unload()
+    return model.eval()

@@ -192,21 +192,61 @@ def copying_batch(rows: int, length: int, vocabulary: int, draw: random.Random) 
     return ids, weights
 
 
+def recall_batch(rows: int, length: int, vocabulary: int, draw: random.Random) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two tables of the same random keys, then their values asked for side by side in another order and notation.
+
+    Multi-query associative recall (Arora et al. 2023, "Zoology") as tool outputs pose it: what stands between a key
+    and its value differs between the tables and the questions, so the student must find the key and step over it.
+
+    Returns:
+        ids and weights, both [rows, length]; the weight is 1 on the values that are asked for.
+    """
+    ids = torch.zeros(rows, length, dtype=torch.long)
+    weights = torch.zeros(rows, length)
+
+    def some(low: int, high: int) -> list[int]:
+        return [draw.randrange(vocabulary) for _ in range(draw.randint(low, high))]
+
+    for row in range(rows):
+        line: list[int] = []
+        asked: list[int] = []
+        while len(line) < length:
+            keys = [some(1, 3) for _ in range(draw.randint(2, 6))]
+            tables = [[some(1, 4) for _ in keys] for _ in range(draw.randint(1, 2))]
+            between, after = some(1, 2), some(1, 2)
+            for table in tables:
+                line += some(0, 6)
+                for key, value in zip(keys, table, strict=True):
+                    line += key + between + value + after
+            between, versus, after = some(1, 2), some(1, 2), some(1, 1)
+            for index in draw.sample(range(len(keys)), len(keys)):
+                line += keys[index]
+                for number, table in enumerate(tables):
+                    line += versus if number else between
+                    asked += range(len(line), len(line) + len(table[index]))
+                    line += table[index]
+                line += after
+        ids[row] = torch.tensor(line[:length])
+        weights[row, [position for position in asked if position < length]] = 1.0
+    return ids, weights
+
+
 def warm_up(
-    model: LlamaForCausalLM, shape: TinyLlama, seed: int, progress: Callable[[int, float], None] | None = None
+    model: LlamaForCausalLM, shape: TinyLlama, seed: int, progress: Callable[[int, int, float], None] | None = None
 ) -> float:
-    """Trains all weights on copying for `shape.copy_steps` steps; returns the mean loss of the last ten."""
+    """Trains all weights on copying, then on recall mixed with copying; returns the mean loss of the last ten."""
     draw = random.Random(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=shape.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
-    length = 64
     losses: list[float] = []
     model.train()
-    for step in range(shape.copy_steps):
+    steps = shape.copy_steps + shape.recall_steps
+    for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = shape.learning_rate * min(1.0, (step + 1) / 20)
-        ids, weights = copying_batch(
-            shape.batch_tokens // length, length + 1, shape.vocab_size - len(SPECIAL_TOKENS), draw
-        )
+            group["lr"] = shape.learning_rate * min(1.0, (step + 1) / 20, (steps - step) / (0.3 * steps))
+        recall = step >= shape.copy_steps and draw.random() < 0.7
+        length = 128 if recall else 64
+        make = recall_batch if recall else copying_batch
+        ids, weights = make(shape.batch_tokens // length, length + 1, shape.vocab_size - len(SPECIAL_TOKENS), draw)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logits = model(input_ids=ids[:, :-1]).logits
         token_loss = functional.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
@@ -218,7 +258,7 @@ def warm_up(
         optimizer.step()
         losses.append(loss.item())
         if progress is not None:
-            progress(step + 1, losses[-1])
+            progress(step + 1, steps, losses[-1])
     model.eval()
     return sum(losses[-10:]) / max(1, len(losses[-10:]))
 
@@ -228,14 +268,14 @@ def make_tiny_base(
     texts: list[str],
     cache: Path,
     seed: int = 0,
-    progress: Callable[[int, float], None] | None = None,
+    progress: Callable[[int, int, float], None] | None = None,
 ) -> Path:
     """The folder of the tiny base, made if the cache does not hold it.
 
     Args:
         texts: what the tokenizer is trained on; training split only.
         cache: parent folder; the base lies in a folder named by the hash of everything that shapes it.
-        progress: called with (step, loss) during the warm-up.
+        progress: called with (step, steps, loss) during the warm-up.
 
     Returns:
         A Hugging Face folder: config, safetensors, tokenizer with our chat template.

@@ -1,0 +1,31 @@
+"""`claude-trainer train`: dataset → sft → ppo → gate → export on one config."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command()
+@click.option("--config", "config_path", type=click.Path(), help="TOML file; see configs/.")
+@click.option("--data", type=click.Path(), help="Data root; default: the config's, else CLAUDE_CAPTURE_DATA.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def train(config_path: str | None, data: str | None, as_json: bool) -> None:
+    """dataset → sft → ppo → gate → export. A stage that is done is not run again; run it again to go on."""
+    import json
+
+    from claude_capture.data_root import resolve_data_root
+    from trainer.config import load_config
+    from trainer.pipeline import Road
+    from trainer.terminal import Stages
+
+    config = load_config(config_path)
+    road = Road(config, resolve_data_root(data or config.data), Stages())
+    summary = road.train()
+    if as_json:
+        click.echo(json.dumps(summary))
+        return
+    road.stages.console.print(road.stages.table())
+    click.echo(f"gate: {summary['gate']['verdict']}")
+    for reason in summary["gate"]["reasons"]:
+        click.echo(f"  {reason}")
+    click.echo(f"model: {summary['gguf']['path']}")

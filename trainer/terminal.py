@@ -1,0 +1,64 @@
+"""What a person sees while stages run: one progress bar a stage, and a table of all of them at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+
+@dataclass
+class Stage:
+    """One stage's line: what went in, what came out, how long it took (s)."""
+
+    name: str
+    went_in: str = ""
+    came_out: str = ""
+    seconds: float = 0.0
+    _bar: Progress | None = field(default=None, repr=False)
+
+    def progress(self, done: float, total: float, note: str = "") -> None:
+        """Moves the bar; `note` stands behind it, e.g. the current loss."""
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=done, total=total, note=note)
+
+
+class Stages:
+    """Runs stages one after the other and remembers their lines."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self.done: list[Stage] = []
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Stage]:
+        """A stage's progress bar while it runs, one line with its outcome afterwards."""
+        columns = (TextColumn("[bold]{task.description:<10}"), BarColumn(24), TextColumn("{task.fields[note]}"))
+        with Progress(*columns, TimeElapsedColumn(), console=self.console, transient=True) as bar:
+            bar.add_task(name, total=None, note="")
+            stage, began = Stage(name, _bar=bar), time.monotonic()
+            yield stage
+        stage.seconds = time.monotonic() - began
+        self.done.append(stage)
+        self.console.print(f"[bold]{name:<10}[/] {stage.came_out}  [dim]{stage.seconds:.0f} s[/]", highlight=False)
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Wall time per stage."""
+        return {stage.name: round(stage.seconds, 1) for stage in self.done}
+
+    def table(self) -> Table:
+        """All stages: name, what went in, what came out, seconds."""
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for heading in ("stage", "in", "out"):
+            table.add_column(heading, overflow="fold")
+        table.add_column("s", justify="right")
+        for stage in self.done:
+            table.add_row(stage.name, stage.went_in, stage.came_out, f"{stage.seconds:.0f}")
+        table.add_row("total", "", "", f"{sum(s.seconds for s in self.done):.0f}", style="bold")
+        return table
