@@ -75,26 +75,30 @@ done
 # The first 128 KB, which is all of nearly every event. A larger one does not become a shell variable: its rest is
 # streamed, as a shell handles strings slowly. Every look at $head costs 0.1 ms per 100 KB, so there are few.
 head=$(dd bs=16384 count=8 iflag=fullblock) || head=$(cat)
+whole=1
+[ "${#head}" -lt 131000 ] || whole=''
 session=''
 case $head in
 *"$nl"*) head=$(printf %s "$head" | tr -d '\r\n') ;; # JSON has no raw line breaks inside strings
-'{"session_id":"'*)
-    session=${head%%'",'*}
+'{"session_id":"'*'}')
+    session=${head%%'"'[,'}']*}
     session=${session#'{"session_id":"'}
     ;;
-'{'*) ;;
-*) exit 0 ;; # not an event
 esac
-whole=1
-[ "${#head}" -lt 131000 ] || whole=''
 
 # The session id names a file, so it is taken only if it cannot lead anywhere else.
 if [ -z "$session" ]; then
     case $whole$head in
     '1{'*'}' | '{'*) ;;
-    *) exit 0 ;;
+    *) exit 0 ;; # nothing, or cut off: not an event
     esac
     session=${CLAUDE_CODE_SESSION_ID:-}
+    case $head in
+    '{"session_id":"'*)
+        session=${head%%'"'[,'}']*}
+        session=${session#'{"session_id":"'}
+        ;;
+    esac
     case $session in
     '' | *[!A-Za-z0-9_-]*)
         session=$(printf %s "$head" | tr '{,' '\n\n' |

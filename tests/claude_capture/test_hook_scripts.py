@@ -1,0 +1,293 @@
+"""The hook scripts, run as Claude Code runs them: one process per event, the payload on stdin."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from claude_capture.settings_file import EVENTS
+
+HOOKS = Path(__file__).resolve().parents[2] / "hooks"
+STARTS = {
+    "sh": [str(HOOKS / "capture_hook.sh")],
+    "bash": ["bash", str(HOOKS / "capture_hook.sh")],
+    "python": [sys.executable, "-I", "-S", str(HOOKS / "capture_hook.py")],
+}
+SESSION = "a3dcee5e-4571-4426-893f-0afddb0de497"
+
+
+class Hook:
+    """A way to start the hook, and the folder it writes to."""
+
+    def __init__(self, start: list[str], folder: Path) -> None:
+        self.start = start
+        self.project = folder / "project"
+        self.data = folder / "data"
+        self.project.mkdir(parents=True)
+
+    def environment(self, **more: str) -> dict[str, str]:
+        plain = {"PATH": os.environ["PATH"], "HOME": str(self.project.parent), "CLAUDE_PROJECT_DIR": str(self.project)}
+        return plain | {"CLAUDE_CAPTURE_DATA": str(self.data)} | more
+
+    def fire(self, payload: bytes | dict[str, Any], *arguments: str, **environment: str) -> None:
+        """Sends one event; whatever happens, the hook must be silent and succeed."""
+        sent = payload if isinstance(payload, bytes) else json.dumps(payload, separators=(",", ":")).encode() + b"\n"
+        values = {name: value for name, value in self.environment(**environment).items() if value}
+        ended = subprocess.run(
+            [*self.start, *arguments], input=sent, env=values, cwd=self.project, capture_output=True, check=False
+        )
+        assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b"")
+
+    def lines(self, session: str = SESSION, data: Path | None = None) -> list[dict[str, Any]]:
+        text = ((data or self.data) / "events" / f"{session}.jsonl").read_bytes()
+        assert text.endswith(b"\n")
+        return [json.loads(line) for line in text.split(b"\n")[:-1]]
+
+
+@pytest.fixture(params=STARTS)
+def hook(request: pytest.FixtureRequest, tmp_path: Path) -> Hook:
+    if request.param == "bash" and shutil.which("bash") is None:
+        pytest.skip("bash is not installed")
+    return Hook(STARTS[request.param], tmp_path)
+
+
+def event(name: str = "PostToolUse", **fields: Any) -> dict[str, Any]:
+    return {"session_id": SESSION, "transcript_path": "/t.jsonl", "cwd": "/w", "hook_event_name": name, **fields}
+
+
+def test_all_twelve_events_are_kept_in_order_with_their_time(hook: Hook) -> None:
+    before = time.time() * 1000
+    for name in EVENTS:
+        hook.fire(event(name))
+    lines = hook.lines()
+    assert [line["payload"] for line in lines] == [event(name) for name in EVENTS]
+    assert all(list(line) == ["v", "t", "payload"] and line["v"] == 1 for line in lines)
+    times = [line["t"] for line in lines]
+    assert times == sorted(times)
+    assert before - 50 <= times[0]
+    assert times[-1] <= time.time() * 1000 + 50
+
+
+def test_what_is_written_is_private(hook: Hook) -> None:
+    hook.fire(event())
+    events = hook.data / "events"
+    assert stat.S_IMODE(events.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(file.stat().st_mode) for file in events.iterdir()} == {0o600}
+    assert (events / ".gitignore").read_text() == "*\n"
+
+
+@pytest.mark.parametrize("indent", [None, 1, "\t"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_pretty_printed_payload_becomes_one_line(hook: Hook, indent: int | str | None, line_end: str) -> None:
+    payload = event(tool_input={"command": "printf 'a\\nb'\r\n\ttab \\n \u2028", "list": [1, {"x": None}]})
+    hook.fire(json.dumps(payload, indent=indent, ensure_ascii=False).replace("\n", line_end).encode() + b"\n")
+    assert [line["payload"] for line in hook.lines()] == [payload]
+
+
+@pytest.mark.parametrize("size", [0, 1, 8_000, 130_000, 130_900, 131_000, 131_072, 131_100, 200_000, 1_500_000])
+def test_payload_of_any_size_arrives_byte_for_byte(hook: Hook, size: int) -> None:
+    text = ("Zażółć gęślą jaźń 漢字 \x81\x88\xff 🦙 %s %d \\ ' \" $HOME `id` * ? [a] ~ " * (size // 70 + 1))[:size]
+    for ascii_only in (True, False):
+        sent = json.dumps(event(text=text), ensure_ascii=ascii_only, separators=(",", ":")).encode()
+        hook.fire(sent)
+        hook.fire(sent + b"\n")
+        written = (hook.data / "events" / f"{SESSION}.jsonl").read_bytes().split(b"\n")
+        assert [line.split(b'"payload":', 1)[1] for line in written[-3:-1]] == [sent + b"}"] * 2
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    fields=st.dictionaries(
+        st.text(st.characters(codec="utf-8"), max_size=5),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.text(st.characters(codec="utf-8")),
+            lambda values: st.lists(values, max_size=3) | st.dictionaries(st.text(max_size=3), values, max_size=3),
+        ),
+        max_size=4,
+    ),
+    indent=st.none() | st.integers(0, 3),
+)
+def test_any_json_object_survives(fields: dict[str, Any], indent: int | None, tmp_path_factory: Any) -> None:
+    hook = Hook(STARTS["sh"], tmp_path_factory.mktemp("any"))
+    payload = event(**{f"_{name}": value for name, value in fields.items()})
+    for ascii_only in (True, False):
+        text = json.dumps(payload, indent=indent, ensure_ascii=ascii_only)
+        hook.fire(text.encode("utf-8", "surrogatepass"))
+    assert [line["payload"] for line in hook.lines()] == [payload] * 2
+
+
+@pytest.mark.parametrize("payload", [b"", b"\n", b"no json", b"[1]", b'{"session_id":"x","cut', b'{\n "session_id":'])
+def test_what_is_no_event_leaves_no_line(hook: Hook, payload: bytes) -> None:
+    hook.fire(payload, CLAUDE_CODE_SESSION_ID=SESSION)
+    assert not list(hook.data.glob("events/*.jsonl"))
+
+
+@pytest.mark.parametrize("session", ["../../escape", "a/b", "", "x" * 129, "a b", "..", "a\\u0000b", "ü"])
+def test_session_id_that_could_lead_elsewhere_names_no_file(hook: Hook, session: str) -> None:
+    hook.fire({"session_id": session, "hook_event_name": "Stop"})
+    hook.fire({"hook_event_name": "Stop", "session_id": session})
+    hook.fire({"hook_event_name": "Stop"}, CLAUDE_CODE_SESSION_ID=session)
+    assert [file.name for file in hook.project.parent.rglob("*.jsonl")] == ["unknown.jsonl"]
+    assert len(hook.lines("unknown")) == 3
+
+
+def test_session_id_is_the_payloads_wherever_it_stands_and_else_the_environments(hook: Hook) -> None:
+    hook.fire({"session_id": "first"}, CLAUDE_CODE_SESSION_ID="outer")
+    hook.fire(b'{ "cwd": "/w",\n  "session_id" : "spaced" }')
+    hook.fire({"cwd": '{"session_id":"quoted"}', "session_id": "real"})
+    hook.fire({"cwd": "/w"}, CLAUDE_CODE_SESSION_ID="outer")
+    assert sorted(file.stem for file in hook.data.glob("events/*.jsonl")) == ["first", "outer", "real", "spaced"]
+
+
+def test_data_folder_environment_then_argument_then_plugin_then_user(hook: Hook, tmp_path: Path) -> None:
+    folders = {name: tmp_path / name for name in ("named", "argument with space", "plugin", "share")}
+    places = {
+        "CLAUDE_CAPTURE_DATA": str(folders["named"]),
+        "CLAUDE_PLUGIN_DATA": str(folders["plugin"]),
+        "XDG_DATA_HOME": str(folders["share"]),
+    }
+    hook.fire(event(), str(folders["argument with space"]), **places)
+    assert hook.lines(data=folders["named"])
+    hook.fire(event(), str(folders["argument with space"]), **places | {"CLAUDE_CAPTURE_DATA": ""})
+    assert hook.lines(data=folders["argument with space"])
+    hook.fire(event(), **places | {"CLAUDE_CAPTURE_DATA": ""})
+    assert hook.lines(data=folders["plugin"])
+    hook.fire(event(), **places | {"CLAUDE_CAPTURE_DATA": "", "CLAUDE_PLUGIN_DATA": ""})
+    assert hook.lines(data=folders["share"] / "claude-capture")
+    hook.fire(event(), CLAUDE_CAPTURE_DATA="relative")
+    assert hook.lines(data=hook.project / "relative")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the folder of another system")
+def test_user_data_folder_is_the_one_of_platformdirs(hook: Hook) -> None:
+    hook.fire(event(), CLAUDE_CAPTURE_DATA="")
+    ask = "from claude_capture.data_root import user_data_root; print(user_data_root())"
+    answer = subprocess.check_output([sys.executable, "-c", ask], env=hook.environment(), text=True)
+    assert hook.lines(data=Path(answer.strip()))
+
+
+def test_pause_and_opt_out_record_nothing(hook: Hook) -> None:
+    hook.data.mkdir()
+    (hook.data / "paused").touch()
+    hook.fire(event(text="x" * 500_000))
+    assert not (hook.data / "events").exists()
+    (hook.data / "paused").unlink()
+    ignore = hook.project.parent / ".claude-capture-ignore"  # covers the projects below it
+    ignore.touch()
+    hook.fire(event())
+    assert not (hook.data / "events").exists()
+    ignore.unlink()
+    hook.fire(event())
+    assert len(hook.lines()) == 1
+
+
+def test_folder_that_cannot_be_written_is_not_claude_codes_problem(hook: Hook) -> None:
+    hook.data.write_text("a file")
+    hook.fire(event())
+    hook.fire(event(), CLAUDE_CAPTURE_DATA="/proc/nowhere")
+    assert hook.data.read_text() == "a file"
+
+
+@pytest.mark.parametrize(
+    "kept",
+    ["", "x", "a 1 2", "08 09 zz", "$(touch hacked) 1 1", "{boot} 99999999999999 5", "{boot} -1 5", "{boot} 1 1"],
+)
+def test_unusable_clock_file_is_made_anew(tmp_path: Path, kept: str) -> None:
+    hook = Hook(STARTS["sh"], tmp_path)
+    clock = hook.data / "events" / ".clock"
+    clock.parent.mkdir(parents=True)
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    clock.write_text(kept.format(boot=boot.read_text().strip() if boot.exists() else "none"))
+    hook.fire(event())
+    hook.fire(event())
+    now = time.time() * 1000
+    assert all(now - 5000 < line["t"] < now + 1000 for line in hook.lines())
+    assert not list(tmp_path.rglob("hacked"))
+
+
+def test_import_starts_detached_and_only_where_an_interpreter_is_given(hook: Hook, tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    python = tmp_path / "the python"
+    python.write_text(f'#!/bin/sh\nsleep 1\nprintf "%s\\n" "$PWD" "$@" >"{said}.part"\nmv "{said}.part" "{said}"\n')
+    python.chmod(0o755)
+    hook.fire(event("Stop"))
+    hook.fire(event("Stop"), str(hook.data), str(tmp_path / "missing"))
+    started = time.monotonic()
+    hook.fire(event("Stop"), str(hook.data), str(python))
+    assert time.monotonic() - started < 0.9, "the hook waited for the import"
+    deadline = time.monotonic() + 20
+    while not said.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    data = str(hook.data)
+    expected = ["-P", "-m", "claude_capture.cli", "import", "--session", SESSION, "--data", data, "--quiet", "--wait"]
+    assert said.read_text().splitlines() == [data, *expected]
+
+
+def _fire_many(hook: Hook, writer: int, sizes: list[int]) -> None:
+    for number, size in enumerate(sizes):
+        hook.fire({"session_id": SESSION, "writer": writer, "number": number, "text": chr(97 + writer) * size})
+
+
+def test_lines_of_sixteen_concurrent_writers_stay_whole(hook: Hook) -> None:
+    shared = [1, 900, 5_000, 20_000, 70_000, 131_000, 300_000, 1_000_000]
+    sizes = [random.Random(writer).sample(shared, len(shared)) for writer in range(16)]
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda writer: _fire_many(hook, writer, sizes[writer]), range(16)))
+    lines = hook.lines()
+    for line in lines:
+        payload = line["payload"]
+        assert payload["text"] == chr(97 + payload["writer"]) * sizes[payload["writer"]][payload["number"]]
+    seen = Counter((line["payload"]["writer"], line["payload"]["number"]) for line in lines)
+    assert seen == Counter((writer, number) for writer in range(16) for number in range(len(shared)))
+
+
+@pytest.mark.slow
+def test_kill_in_mid_write_costs_no_finished_event(hook: Hook) -> None:
+    """A killed writer may leave a torn line without an end; the next event then stands whole behind it."""
+    dice = random.Random(7)
+    finished: list[str] = []
+
+    def run(number: int) -> None:
+        size = dice.choice([9, 9_000, 900_000])
+        payload = json.dumps(event("PreToolUse", tool_use_id=f"toolu_{number}", text="x" * size))
+        process = subprocess.Popen(hook.start, stdin=subprocess.PIPE, env=hook.environment(), start_new_session=True)
+        assert process.stdin
+        if number % 3 == 0:
+            time.sleep(dice.random() * 0.02)
+        try:
+            process.stdin.write(payload.encode())
+            process.stdin.close()
+            if number % 3 == 0:
+                time.sleep(dice.random() * 0.004)
+                os.killpg(process.pid, signal.SIGKILL)
+        except OSError:
+            pass
+        if process.wait() == 0:
+            finished.append(f"toolu_{number}")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(run, range(240)))
+    text = (hook.data / "events" / f"{SESSION}.jsonl").read_bytes()
+    found = set()
+    for line in re.split(rb"(?=\{\"v\":1,\"t\":[0-9]{13},\"payload\":)", text):
+        with contextlib.suppress(json.JSONDecodeError):
+            found.add(json.loads(line)["payload"]["tool_use_id"])
+    assert len(finished) >= 160
+    assert set(finished) <= found
