@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import httpx2
 
 from trainer.errors import TrainerError
-from trainer.export.gguf_writer import Progress
+from trainer.export.export_records import Progress
 
 DEFAULT_PORT = 11434
 OLDEST = (0, 5, 5)

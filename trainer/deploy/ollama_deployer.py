@@ -23,9 +23,8 @@ from trainer.config import DeployConfig
 from trainer.deploy.ollama_client import OllamaClient
 from trainer.errors import TrainerError
 from trainer.export.doctor_corpus import TOOLS
-from trainer.export.gguf_exporter import sha256_of
+from trainer.export.export_records import Progress, sha256_of
 from trainer.export.gguf_file import GgufFile
-from trainer.export.gguf_writer import Progress
 from trainer.records import BCSample, Message
 from trainer.run_folder import write_atomic
 from trainer.student.chat_format import EOT, parse_assistant, render

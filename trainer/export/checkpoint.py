@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 
 from trainer.errors import TrainerError
+from trainer.export.json_file import read_json
 
 FILES = ["config.json", "*.safetensors", "model.safetensors.index.json", "tokenizer*", "special_tokens_map.json"]
 
@@ -36,23 +35,6 @@ def fetch_base(base: Path | str) -> Path:
             f"{name}: cannot be fetched from the hub ({reason}); give a local folder with config.json, "
             "model*.safetensors and tokenizer.json as base"
         ) from None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises:
-        TrainerError: missing, not JSON, or not an object.
-    """
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise TrainerError(f"{path}: missing; a Hugging Face folder is expected here") from None
-    except ValueError as error:
-        raise TrainerError(f"{path}: not valid JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise TrainerError(f"{path}: a JSON object is expected")
-    return value
 
 
 class Checkpoint:

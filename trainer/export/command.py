@@ -12,7 +12,7 @@ import click
 
 if TYPE_CHECKING:
     from trainer.export.doctor import DoctorReport
-    from trainer.export.gguf_writer import Progress
+    from trainer.export.export_records import Progress
 
 MARKS = {"passed": "[green]ok[/green]", "warning": "[yellow]note[/yellow]", "failed": "[red]FAIL[/red]"}
 
@@ -80,8 +80,8 @@ def export(
     """Merge an adapter into its 16-bit base, write f16 and quantised GGUF, examine and register them."""
     from trainer.config import load_config
     from trainer.errors import TrainerError
-    from trainer.export.checkpoint import read_json
-    from trainer.export.gguf_writer import Provenance
+    from trainer.export.export_records import Provenance
+    from trainer.export.json_file import read_json
     from trainer.export.release import provenance_of, release
     from trainer.records import GateReport
 

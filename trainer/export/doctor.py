@@ -20,8 +20,8 @@ from pydantic import Field
 from claude_capture.claude_trace_schema import Record
 from trainer.errors import TrainerError
 from trainer.export.doctor_corpus import CONTROL_TEXTS, PIECES, TOOLS, conversations, strings
+from trainer.export.export_records import METADATA_PREFIX
 from trainer.export.gguf_file import GgufFile
-from trainer.export.gguf_writer import METADATA_PREFIX
 from trainer.export.llama_library import llama_library
 from trainer.export.llama_runtime import GgufModel
 from trainer.export.llama_vocabulary import CONTROL_IDS, PRE_TOKENIZER, TokenType, independent_tokenizer
@@ -278,12 +278,23 @@ def probe() -> None:
 
 
 def _guarded(name: str, check: Callable[[], Check | list[Check]]) -> list[Check]:
-    """A check that cannot be made at all, because the file lacks what it looks at, has failed."""
+    """A check that cannot be made at all, because the file lacks what it looks at or holds nonsense, has failed."""
     try:
         found = check()
-    except TrainerError as error:
-        return [_failed(name, str(error), "export again")]
+    except Exception as error:  # a damaged file can break every assumption of a reader
+        reason = str(error).split("\n")[0] or type(error).__name__
+        return [_failed(name, f"cannot be checked: {reason}", "the file is damaged; export again")]
     return found if isinstance(found, list) else [found]
+
+
+def _vocabulary_checks(path: Path, file: GgufFile, tokenizer: Any | None, count: int) -> list[Check]:
+    """What llama.cpp makes of text, without the weights."""
+    with GgufModel(path, vocab_only=True) as llama:
+        return [
+            *_guarded("bos", lambda: check_bos(file, llama)),
+            *_guarded("tokenizer_parity", lambda: check_tokenizer(file, llama, tokenizer, count)),
+            *_guarded("forged_tokens", lambda: check_forgery(file, llama)),
+        ]
 
 
 def examine(path: Path, *, tokenizer: Any | None = None, strings_compared: int = 2000) -> DoctorReport:
@@ -315,8 +326,5 @@ def examine(path: Path, *, tokenizer: Any | None = None, strings_compared: int =
     for name, check in on_file.items():
         checks += _guarded(name, check)
     if checks[-1].status == "passed":
-        with GgufModel(path, vocab_only=True) as llama:
-            checks += _guarded("bos", lambda: check_bos(file, llama))
-            checks += _guarded("tokenizer_parity", lambda: check_tokenizer(file, llama, tokenizer, strings_compared))
-            checks += _guarded("forged_tokens", lambda: check_forgery(file, llama))
+        checks += _guarded("vocabulary", lambda: _vocabulary_checks(path, file, tokenizer, strings_compared))
     return DoctorReport(path=str(path), healthy=all(check.status != "failed" for check in checks), checks=checks)

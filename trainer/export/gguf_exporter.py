@@ -6,59 +6,22 @@ killed export leaves the earlier files as they were and a second run finishes th
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from pydantic import Field
 
-from claude_capture.claude_trace_schema import Record
 from trainer.config import ExportConfig
 from trainer.errors import TrainerError
 from trainer.export.atomic_file import partial_file
 from trainer.export.checkpoint import Checkpoint, fetch_base
-from trainer.export.gguf_writer import LlamaShape, Progress, Provenance, write_gguf
+from trainer.export.export_records import ExportedFile, ExportReport, Progress, Provenance, sha256_of
+from trainer.export.gguf_writer import LlamaShape, write_gguf
 from trainer.export.llama_vocabulary import read_vocabulary
 from trainer.export.lora_merge import LoraAdapter
 from trainer.export.quantization import quantization_number, quantize
 from trainer.student.chat_format import template_text
-
-
-class ExportedFile(Record):
-    """One GGUF."""
-
-    path: str = Field(description="Where it lies")
-    type: str = Field(description="Type of its matrices, as llama.cpp names it, e.g. f16 or q4_k_m")
-    bytes: int = Field(description="Size")
-    sha256: str = Field(description="Digest of the file, 64 hex digits")
-    seconds: float = Field(description="Time taken to make it")
-
-
-class ExportReport(Record):
-    """What an export made."""
-
-    name: str = Field(description="Model name, e.g. llama-claude-bc-v1")
-    base: str = Field(description="Folder of the 16-bit base")
-    adapter: str | None = Field(description="Folder of the adapter, None where the base was exported as it is")
-    merged: int = Field(description="Weights that the adapter changed")
-    tensors: int = Field(description="Tensors in the plain GGUF")
-    plain: ExportedFile = Field(description="f16 or bf16 file")
-    quantized: ExportedFile = Field(description="Quantised file")
-
-
-def sha256_of(path: Path, progress: Progress | None = None) -> str:
-    """The hex digest of a file."""
-    digest = hashlib.sha256()
-    total, done = path.stat().st_size, 0
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-            done += len(block)
-            if progress is not None:
-                progress("hashing", done, total)
-    return digest.hexdigest()
 
 
 def _described(path: Path, kind: str, seconds: float) -> ExportedFile:

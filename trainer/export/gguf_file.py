@@ -51,7 +51,7 @@ class GgufFile:
         field = self._reader.get_field(key)
         return default if field is None else field.contents()
 
-    def keys(self) -> list[str]:
+    def header_keys(self) -> list[str]:
         """Header fields, those of the container (GGUF.*) left out."""
         return [key for key in self._reader.fields if not key.startswith("GGUF.")]
 

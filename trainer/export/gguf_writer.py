@@ -8,8 +8,8 @@ before; the differences are deliberate: the chat template is ours, the end of se
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,25 +18,8 @@ import numpy as np
 import torch
 
 from trainer.errors import TrainerError
+from trainer.export.export_records import METADATA_PREFIX, Progress, Provenance
 from trainer.export.llama_vocabulary import PRE_TOKENIZER, Vocabulary
-
-METADATA_PREFIX = "claude_capture."
-Progress = Callable[[str, int, int], None]
-"""Called with (what is being done, bytes done, bytes in all)."""
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """Where a model comes from; written into the GGUF, the registry and the model card."""
-
-    base_model: str = ""
-    licence: str = ""
-    """Licence of the base, as an SPDX id or a name."""
-    teachers: list[str] = field(default_factory=list)
-    """Model ids of the teachers, with the basis of learning from them where it is known."""
-    dataset_hash: str = ""
-    parent: str | None = None
-    """Registry name of the model that this one continues."""
 
 
 @dataclass(frozen=True)

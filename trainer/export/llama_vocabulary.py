@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import TrainerError
-from trainer.export.checkpoint import read_json
+from trainer.export.json_file import read_json
 
 PRE_TOKENIZER = "llama-bpe"
 LLAMA3_SPLIT = (
@@ -116,14 +116,10 @@ def independent_tokenizer(vocabulary: Vocabulary) -> Any:
     """The vocabulary in Hugging Face's `tokenizers`: a second implementation to compare llama.cpp's with."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
-    ordinary = {
-        token: index
-        for index, (token, kind) in enumerate(zip(vocabulary.tokens, vocabulary.types, strict=True))
-        if kind == TokenType.NORMAL
-    }
+    ids = {token: index for index, token in enumerate(vocabulary.tokens)}
     pairs = (merge.partition(" ") for merge in vocabulary.merges)
     merges = [(left, right) for left, _, right in pairs]
-    tokenizer = Tokenizer(models.BPE(vocab=ordinary, merges=merges, ignore_merges=True))
+    tokenizer = Tokenizer(models.BPE(vocab=ids, merges=merges, ignore_merges=True))
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     split = pre_tokenizers.Split(Regex(LLAMA3_SPLIT), "isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])

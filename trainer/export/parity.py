@@ -16,7 +16,7 @@ from trainer.export.llama_runtime import GgufModel
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from trainer.export.gguf_exporter import ExportReport
+    from trainer.export.export_records import ExportReport
 
     Logits = Callable[[list[int]], NDArray[np.float32]]
 

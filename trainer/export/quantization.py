@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 from trainer.errors import TrainerError
-from trainer.export.gguf_writer import Progress
+from trainer.export.export_records import Progress
 from trainer.export.llama_library import forget_log, last_words, llama_library
 
 _PREFIX = "LLAMA_FTYPE_MOSTLY_"

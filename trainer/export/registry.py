@@ -21,8 +21,7 @@ from pydantic import Field, ValidationError
 from claude_capture.claude_trace_schema import Record
 from trainer.errors import TrainerError
 from trainer.export.doctor import DoctorReport
-from trainer.export.gguf_exporter import ExportedFile, ExportReport, sha256_of
-from trainer.export.gguf_writer import Provenance
+from trainer.export.export_records import ExportedFile, ExportReport, Provenance, sha256_of
 from trainer.records import GateReport
 from trainer.run_folder import write_atomic
 

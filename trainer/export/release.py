@@ -11,8 +11,8 @@ from tokenizers import Tokenizer
 from claude_capture.claude_trace_schema import Record
 from trainer.config import ExportConfig
 from trainer.export.doctor import DoctorReport, examine
-from trainer.export.gguf_exporter import ExportReport, export_model
-from trainer.export.gguf_writer import Progress, Provenance
+from trainer.export.export_records import ExportReport, Progress, Provenance
+from trainer.export.gguf_exporter import export_model
 from trainer.export.model_card import write_model_card
 from trainer.export.registry import ModelEntry, Registry
 from trainer.records import BCSample, GateReport

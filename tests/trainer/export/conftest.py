@@ -11,8 +11,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from trainer.config import ExportConfig
-from trainer.export.gguf_exporter import ExportReport, export_model
-from trainer.export.gguf_writer import Provenance
+from trainer.export.export_records import ExportReport, Provenance
+from trainer.export.gguf_exporter import export_model
 from trainer.records import Message
 from trainer.student.chat_format import ParsedTurn, encode, render
 from trainer.student.tiny_llama import train_tokenizer

@@ -1,0 +1,267 @@
+"""An export is whole or not there, says where it comes from, and refuses what it cannot do well."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import LlamaConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+from trainer.config import ExportConfig
+from trainer.errors import TrainerError
+from trainer.export.export_records import sha256_of
+from trainer.export.gguf_exporter import export_model
+from trainer.export.gguf_file import GgufFile
+from trainer.export.gguf_writer import LlamaShape, permute, rope_factors
+from trainer.export.llama_vocabulary import LLAMA3_SPLIT
+from trainer.export.quantization import quantization_types
+from trainer.student.chat_format import template_text
+from trainer.student.tiny_llama import LLAMA3_SPLIT as STUDENT_SPLIT
+
+CONFIG = ExportConfig(context_length=1024)
+
+
+def changed_json(source: Path, target: Path, file: str, change: Any) -> Path:
+    """A copy of a base folder with one JSON file changed."""
+    shutil.copytree(source, target)
+    value = json.loads((target / file).read_text())
+    change(value)
+    (target / file).write_text(json.dumps(value))
+    return target
+
+
+def test_files_have_the_names_of_the_house_and_say_where_they_come_from(exported: Any) -> None:
+    assert exported.plain.name == "llama-claude-bc-v1.gguf"
+    assert exported.quantized.name == "llama-claude-bc-v1-q4_k_m.gguf"
+    for file in (exported.report.plain, exported.report.quantized):
+        assert file.sha256 == sha256_of(Path(file.path))
+        assert file.bytes == Path(file.path).stat().st_size
+        header = GgufFile(Path(file.path))
+        assert header.get("general.name") == "llama-claude-bc-v1"
+        assert header.get("general.license") == "apache-2.0"
+        assert header.get("general.base_model.0.name") == "tiny"
+        assert header.get("claude_capture.teachers") == ["scripted-teacher-1"]
+        assert header.get("claude_capture.dataset_hash") == "0123456789ab"
+        assert header.get("tokenizer.chat_template") == template_text()
+        assert header.get("llama.context_length") == 2048
+    assert exported.report.quantized.bytes < exported.report.plain.bytes / 2.5
+    assert not [path for path in exported.plain.parent.iterdir() if path.suffix != ".gguf"]
+
+
+def test_header_has_what_llama_needs(exported: Any) -> None:
+    file = GgufFile(exported.plain)
+    expected = {
+        "general.architecture": "llama",
+        "llama.block_count": 2,
+        "llama.embedding_length": 256,
+        "llama.feed_forward_length": 512,
+        "llama.attention.head_count": 4,
+        "llama.attention.head_count_kv": 2,
+        "llama.rope.dimension_count": 64,
+        "llama.rope.freq_base": 500_000.0,
+        "llama.vocab_size": 768,
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "llama-bpe",
+        "tokenizer.ggml.add_bos_token": False,
+    }
+    assert {key: file.get(key) for key in expected} == expected
+    assert file.get("llama.attention.layer_norm_rms_epsilon") == pytest.approx(1e-5)
+    tokens = file.get("tokenizer.ggml.tokens")
+    named = {role: tokens[file.get(f"tokenizer.ggml.{role}_token_id")] for role in ("bos", "eos", "eot", "eom")}
+    assert named == {"bos": "<|begin_of_text|>", "eos": "<|eot_id|>", "eot": "<|eot_id|>", "eom": "<|eom_id|>"}
+
+
+def test_tied_embedding_is_written_once(make_base: Any, tmp_path: Path) -> None:
+    report = export_model(make_base(tie_word_embeddings=True), None, tmp_path, "m", CONFIG)
+    file = GgufFile(Path(report.plain.path))
+    assert file.tensor("output.weight") is None
+    assert file.tensor("token_embd.weight") is not None
+
+
+def test_rope_factors_are_those_of_transformers() -> None:
+    rope = {
+        "rope_type": "llama3",
+        "rope_theta": 500_000.0,
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    }
+    config = LlamaConfig(hidden_size=4096, num_attention_heads=32, max_position_embeddings=131072, rope_parameters=rope)
+    scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
+    plain = 500_000.0 ** -(torch.arange(0, 128, 2).float() / 128)
+    factors = rope_factors(LlamaShape.of(config.to_dict()))
+    assert factors is not None
+    torch.testing.assert_close(plain / factors, scaled, rtol=1e-5, atol=0)
+
+
+def test_both_generations_of_config_are_read() -> None:
+    old = {"rope_theta": 7.0, "rope_scaling": {"type": "linear", "factor": 2.0}}
+    new = {"rope_parameters": {"rope_theta": 7.0, "rope_type": "linear", "factor": 2.0}}
+    common = {
+        "vocab_size": 8,
+        "hidden_size": 64,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+        "rms_norm_eps": 1e-6,
+        "max_position_embeddings": 64,
+    }
+    shapes = [LlamaShape.of({**common, **variant}) for variant in (old, new)]
+    assert [(shape.rope["rope_type"], shape.rope["rope_theta"], shape.rope["factor"]) for shape in shapes] == [
+        ("linear", 7.0, 2.0)
+    ] * 2
+    assert shapes[0].kv_heads == 4
+    assert shapes[0].head_size == 16
+
+
+def test_permutation_pairs_the_halves_of_every_head() -> None:
+    rows = torch.arange(8).reshape(8, 1)
+    assert permute(rows, 2).flatten().tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
+
+
+def test_shards_give_the_same_file(make_base: Any, tmp_path: Path) -> None:
+    whole = export_model(make_base(), None, tmp_path / "a", "m", CONFIG)
+    base = make_base(max_shard_size="500KB")
+    assert len(list(base.glob("*.safetensors"))) > 3
+    sharded = export_model(base, None, tmp_path / "b", "m", CONFIG)
+    first, second = GgufFile(Path(whole.plain.path)), GgufFile(Path(sharded.plain.path))
+    for tensor in first.tensors:
+        other = second.tensor(tensor.name)
+        assert other is not None
+        assert np.array_equal(tensor.data, other.data)
+
+
+def test_every_quantisation_that_llama_knows_can_be_named(learned: Path, tmp_path: Path) -> None:
+    assert {"q4_k_m", "q8_0", "q6_k", "iq4_xs", "bf16"} <= set(quantization_types())
+    report = export_model(learned, None, tmp_path, "m", ExportConfig(context_length=512, quantization="IQ4_XS"))
+    assert Path(report.quantized.path).name == "m-iq4_xs.gguf"
+    with pytest.raises(TrainerError, match="unknown quantisation 'q4_k_mm'; did you mean 'q4_k_m'"):
+        export_model(learned, None, tmp_path, "m", ExportConfig(context_length=512, quantization="q4_k_mm"))
+
+
+def test_what_llama_refuses_to_quantise_is_told_in_its_words(learned: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainerError, match=r"llama\.cpp cannot quantise it to iq1_s: .*imatrix"):
+        export_model(learned, None, tmp_path, "m", ExportConfig(context_length=512, quantization="iq1_s"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_quantised_base_is_refused(make_base: Any, tmp_path: Path) -> None:
+    base = changed_json(
+        make_base(), tmp_path / "b", "config.json", lambda c: c.update(quantization_config={"quant_method": "bnb"})
+    )
+    with pytest.raises(TrainerError, match="these are bnb weights; an adapter is merged into the 16-bit base only"):
+        export_model(base, None, tmp_path / "m", "m", CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("config.json", lambda c: c.update(model_type="qwen3"), "model_type is 'qwen3'"),
+        ("config.json", lambda c: c["rope_parameters"].update(rope_type="yarn"), "rope type 'yarn' is not exported"),
+        ("config.json", lambda c: c.update(max_position_embeddings=512), "was made for 512 positions; lower it"),
+        ("config.json", lambda c: c.update(vocab_size=700), "the tokenizer has id 767, the embedding only 700 rows"),
+        ("tokenizer.json", lambda t: t["model"].update(ignore_merges=False), "ignore_merges=False"),
+        ("tokenizer.json", lambda t: t.update(pre_tokenizer={"type": "ByteLevel"}), "not split as in Llama 3"),
+        ("tokenizer.json", lambda t: t.update(normalizer={"type": "NFC"}), "not split as in Llama 3"),
+        (
+            "tokenizer.json",
+            lambda t: t.update(added_tokens=[a for a in t["added_tokens"] if a["content"] != "<|eom_id|>"]),
+            r"control token <\|eom_id\|> is missing",
+        ),
+    ],
+)
+def test_unfit_base_is_refused_and_earlier_files_stay(
+    make_base: Any, tmp_path: Path, file: str, change: Any, message: str
+) -> None:
+    base = changed_json(make_base(), tmp_path / "base", file, change)
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / "m.gguf").write_text("earlier")
+    with pytest.raises(TrainerError, match=message) as failure:
+        export_model(base, None, models, "m", CONFIG)
+    assert "\n" not in str(failure.value)
+    assert {path.name: path.read_text() for path in models.iterdir()} == {"m.gguf": "earlier"}
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (float("nan"), "holds NaN or infinite values: training diverged"),
+        (1e6, 'holds values beyond the range of f16; set export.float_type = "bf16"'),
+    ],
+)
+def test_broken_weights_are_refused(make_base: Any, tmp_path: Path, value: float, message: str) -> None:
+    base = make_base()
+    weights = load_file(base / "model.safetensors")
+    weights["model.layers.1.mlp.down_proj.weight"][3, 5] = value
+    save_file(weights, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(TrainerError, match=rf"model\.layers\.1\.mlp\.down_proj\.weight {message}"):
+        export_model(base, None, tmp_path / "models", "m", CONFIG)
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_missing_files_are_named(make_base: Any, tmp_path: Path) -> None:
+    base = make_base(max_shard_size="500KB")
+    next(base.glob("model-00002-*.safetensors")).unlink()
+    with pytest.raises(TrainerError, match=r"shard model-00002-of-.* is missing"):
+        export_model(base, None, tmp_path, "m", CONFIG)
+    with pytest.raises(TrainerError, match=r"config\.json: missing"):
+        export_model(tmp_path, None, tmp_path, "m", CONFIG)
+    with pytest.raises(TrainerError, match="no such folder"):
+        export_model("./nowhere", None, tmp_path, "m", CONFIG)
+
+
+def test_cut_weights_are_named(make_base: Any, tmp_path: Path) -> None:
+    base = make_base()
+    file = base / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:100_000])
+    with pytest.raises(TrainerError, match=r"model\.safetensors: cannot be read as safetensors"):
+        export_model(base, None, tmp_path, "m", CONFIG)
+
+
+def test_split_is_the_students() -> None:
+    assert LLAMA3_SPLIT == STUDENT_SPLIT
+
+
+EXPORT = """
+import sys
+from pathlib import Path
+from trainer.config import ExportConfig
+from trainer.export.gguf_exporter import export_model
+print("ready", flush=True)
+while True:
+    export_model(Path(sys.argv[1]), None, Path(sys.argv[2]), "m", ExportConfig(context_length=512))
+    print("done", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_killed_export_leaves_whole_files_and_a_second_run_finishes(learned: Path, tmp_path: Path) -> None:
+    draw = random.Random(3)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for _ in range(4):
+        command = [sys.executable, "-c", EXPORT, str(learned), str(tmp_path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            time.sleep(draw.uniform(0.0, 0.25))
+            process.send_signal(signal.SIGKILL)
+        for name in ("m.gguf", "m-q4_k_m.gguf"):
+            if (tmp_path / name).exists():
+                assert GgufFile(tmp_path / name).get("general.name") == "m"
+    export_model(learned, None, tmp_path, "m", ExportConfig(context_length=512))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m-q4_k_m.gguf", "m.gguf"]

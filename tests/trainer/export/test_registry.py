@@ -1,0 +1,191 @@
+"""The registry remembers everything, and lets nothing unfit into service."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from trainer.errors import TrainerError
+from trainer.export.doctor import Check, DoctorReport
+from trainer.export.export_records import ExportedFile, ExportReport, Provenance, sha256_of
+from trainer.export.model_card import model_card, write_model_card
+from trainer.export.registry import ModelEntry, Registry, RegistryFile
+from trainer.records import GateReport
+
+PASS = GateReport(passed=True, verdict="PASS", reasons=["reward 0.91 ≥ 0.80"], n=100)
+FAIL = GateReport(passed=False, verdict="FAIL", reasons=["reward 0.10 < 0.80"], n=100)
+
+
+def examined(status: Any = "passed") -> DoctorReport:
+    checks = [Check(name="bos", status=status, detail="2 BOS | in a\nrow")]
+    return DoctorReport(path="m", healthy=status != "failed", checks=checks)
+
+
+def exported(folder: Path, name: str) -> ExportReport:
+    files = []
+    for suffix, kind in (("", "f16"), ("-q4_k_m", "q4_k_m")):
+        path = folder / f"{name}{suffix}.gguf"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(f"{name}{kind}".encode())
+        size, digest = path.stat().st_size, sha256_of(path)
+        files.append(ExportedFile(path=str(path), type=kind, bytes=size, sha256=digest, seconds=0.1))
+    return ExportReport(name=name, base="b", adapter=None, merged=0, tensors=3, plain=files[0], quantized=files[1])
+
+
+def registered(folder: Path, name: str, gate: GateReport | None = PASS, **provenance: Any) -> ModelEntry:
+    origin = Provenance(
+        base_model="unsloth/x",
+        licence="llama3.1",
+        teachers=["glm-4.7 (licence: MIT)"],
+        dataset_hash="abc",
+        **provenance,
+    )
+    return Registry(folder).register(exported(folder, name), examined(), origin, gate)
+
+
+def test_model_is_registered_with_its_origin_and_digests(tmp_path: Path) -> None:
+    registered(tmp_path, "llama-claude-bc-v1")
+    entry = registered(tmp_path, "llama-claude-ppo-v1", parent="llama-claude-bc-v1")
+    registry = Registry(tmp_path)
+    assert [model.name for model in registry.list()] == ["llama-claude-bc-v1", "llama-claude-ppo-v1"]
+    found = registry.get("llama-claude-ppo-v1")
+    assert found == entry
+    assert found.parent == "llama-claude-bc-v1"
+    assert [file.path for file in found.files] == ["llama-claude-ppo-v1.gguf", "llama-claude-ppo-v1-q4_k_m.gguf"]
+    assert found.quantized.type == "q4_k_m"
+    assert registry.read().current is None
+    registry.verify("llama-claude-ppo-v1")
+
+
+def test_unfit_model_is_not_registered(tmp_path: Path) -> None:
+    with pytest.raises(TrainerError, match="m is not registered: the doctor found bos: 2 BOS"):
+        Registry(tmp_path).register(exported(tmp_path, "m"), examined("failed"), Provenance())
+    assert not (tmp_path / "registry.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("gate", "reason"), [(FAIL, "has the gate verdict FAIL"), (None, "was not gated")], ids=["failed", "ungated"]
+)
+def test_model_whose_gate_did_not_pass_is_promoted_only_by_insisting(
+    tmp_path: Path, gate: GateReport | None, reason: str
+) -> None:
+    registered(tmp_path, "m", gate)
+    registry = Registry(tmp_path)
+    with pytest.raises(TrainerError, match=f"m is not promoted: it {reason}"):
+        registry.promote("m")
+    assert registry.read().current is None
+    registry.promote("m", force="demo of the road, not of quality")
+    assert registry.read().current == "m"
+    assert registry.read().history[-1].note == "demo of the road, not of quality"
+
+
+def test_rollback_walks_back_and_history_keeps_everything(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    for name in ("a", "b", "c"):
+        registered(tmp_path, name)
+        registry.promote(name)
+    registry.promote("c")
+    assert registry.rollback().name == "b"
+    assert registry.rollback().name == "a"
+    with pytest.raises(TrainerError, match="no earlier model to return to"):
+        registry.rollback()
+    registry.promote("c")
+    assert registry.rollback().name == "a"
+    actions = [(event.action, event.model, event.previous) for event in registry.read().history]
+    assert actions == [
+        ("register", "a", None),
+        ("promote", "a", None),
+        ("register", "b", None),
+        ("promote", "b", "a"),
+        ("register", "c", None),
+        ("promote", "c", "b"),
+        ("rollback", "b", "c"),
+        ("rollback", "a", "b"),
+        ("promote", "c", "a"),
+        ("rollback", "a", "c"),
+    ]
+
+
+def test_file_that_was_changed_is_not_promoted(tmp_path: Path) -> None:
+    registered(tmp_path, "m")
+    (tmp_path / "m-q4_k_m.gguf").write_bytes(b"other")
+    with pytest.raises(TrainerError, match=r"m-q4_k_m\.gguf: changed since it was registered"):
+        Registry(tmp_path).promote("m")
+    (tmp_path / "m-q4_k_m.gguf").unlink()
+    with pytest.raises(TrainerError, match=r"m-q4_k_m\.gguf: missing; export m again"):
+        Registry(tmp_path).promote("m")
+
+
+def test_export_of_the_same_name_replaces_the_entry(tmp_path: Path) -> None:
+    registered(tmp_path, "m", FAIL)
+    registered(tmp_path, "m", PASS)
+    registry = Registry(tmp_path).read()
+    assert [(model.name, model.gate.verdict if model.gate else None) for model in registry.models] == [("m", "PASS")]
+    assert len(registry.history) == 2
+
+
+def test_unknown_model_and_foreign_file_are_one_line(tmp_path: Path) -> None:
+    registered(tmp_path, "m")
+    with pytest.raises(TrainerError, match="no model 'n'; registered: m"):
+        Registry(tmp_path).get("n")
+    (tmp_path / "registry.json").write_text("[1, 2")
+    with pytest.raises(TrainerError, match=r"registry\.json: not a model registry") as failure:
+        Registry(tmp_path).list()
+    assert "\n" not in str(failure.value)
+
+
+def test_unknown_fields_survive_a_change(tmp_path: Path) -> None:
+    registered(tmp_path, "m")
+    path = tmp_path / "registry.json"
+    value = json.loads(path.read_text())
+    value["from_the_future"] = {"a": 1}
+    value["models"][0]["colour"] = "blue"
+    path.write_text(json.dumps(value))
+    Registry(tmp_path).promote("m")
+    again = json.loads(path.read_text())
+    assert again["from_the_future"] == {"a": 1}
+    assert again["models"][0]["colour"] == "blue"
+    assert RegistryFile.model_validate(again).current == "m"
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from trainer.export.registry import Registry, Event
+registry = Registry(Path(sys.argv[1]))
+for number in range(20):
+    with registry._changed() as file:
+        file.history.append(Event(at="now", action="promote", model=f"{sys.argv[2]}-{number}"))
+"""
+
+
+def test_two_processes_lose_nothing(tmp_path: Path) -> None:
+    running = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), name]) for name in "ab"]
+    assert [process.wait() for process in running] == [0, 0]
+    names = [event.model for event in Registry(tmp_path).read().history]
+    assert sorted(names) == sorted(f"{name}-{number}" for name in "ab" for number in range(20))
+
+
+def test_model_card_says_where_it_comes_from_and_how_it_was_judged(tmp_path: Path) -> None:
+    entry = registered(tmp_path, "llama-claude-ppo-v2", parent="llama-claude-bc-v1")
+    text = write_model_card(entry, tmp_path).read_text()
+    _, front, body = text.split("---\n", 2)
+    head = yaml.safe_load(front)
+    assert (head["license"], head["base_model"]) == ("llama3.1", "unsloth/x")
+    assert "It continues `llama-claude-bc-v1`." in body
+    assert "- glm-4.7 (licence: MIT)" in body
+    assert "Verdict **PASS** on 100 held-out prompts." in body
+    assert entry.quantized.sha256 in body
+    assert "| bos | passed | 2 BOS \\| in a row |" in body
+
+
+def test_model_card_without_a_gate_says_so(tmp_path: Path) -> None:
+    entry = Registry(tmp_path).register(exported(tmp_path, "m"), examined(), Provenance())
+    assert "Not gated: how well it works is not known." in model_card(entry)
+    assert yaml.safe_load(model_card(entry).split("---\n")[1])["library_name"] == "gguf"

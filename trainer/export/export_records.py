@@ -1,0 +1,65 @@
+"""What an export is told and what it reports; light, so that nothing here needs torch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import Field
+
+from claude_capture.claude_trace_schema import Record
+
+METADATA_PREFIX = "claude_capture."
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being done, bytes done, bytes in all)."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a model comes from; written into the GGUF, the registry and the model card."""
+
+    base_model: str = ""
+    licence: str = ""
+    """Licence of the base, as an SPDX id or a name."""
+    teachers: list[str] = field(default_factory=list)
+    """Model ids of the teachers, with the basis of learning from them where it is known."""
+    dataset_hash: str = ""
+    parent: str | None = None
+    """Registry name of the model that this one continues."""
+
+
+class ExportedFile(Record):
+    """One GGUF."""
+
+    path: str = Field(description="Where it lies")
+    type: str = Field(description="Type of its matrices, as llama.cpp names it, e.g. f16 or q4_k_m")
+    bytes: int = Field(description="Size")
+    sha256: str = Field(description="Digest of the file, 64 hex digits")
+    seconds: float = Field(description="Time taken to make it")
+
+
+class ExportReport(Record):
+    """What an export made."""
+
+    name: str = Field(description="Model name, e.g. llama-claude-bc-v1")
+    base: str = Field(description="Folder of the 16-bit base")
+    adapter: str | None = Field(description="Folder of the adapter, None where the base was exported as it is")
+    merged: int = Field(description="Weights that the adapter changed")
+    tensors: int = Field(description="Tensors in the plain GGUF")
+    plain: ExportedFile = Field(description="f16 or bf16 file")
+    quantized: ExportedFile = Field(description="Quantised file")
+
+
+def sha256_of(path: Path, progress: Progress | None = None) -> str:
+    """The hex digest of a file."""
+    digest = hashlib.sha256()
+    total, done = path.stat().st_size, 0
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+            done += len(block)
+            if progress is not None:
+                progress("hashing", done, total)
+    return digest.hexdigest()
