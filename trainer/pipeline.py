@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from trainer.dataset.dataset_report import DatasetReport
     from trainer.export.parity import ExportParity
     from trainer.export.release import ReleaseReport
+    from trainer.ppo.adversarial_prompt_miner import Mined
     from trainer.ppo.heldout import Heldout
     from trainer.student.episodes import Case, Environment
 
@@ -87,9 +88,10 @@ class Road:
         _ = self.samples
         return self._run("sft", self.config.student, self.config.sft)
 
-    def _ppo_run(self) -> RunFolder:
+    def _ppo_run(self, mined: Path | None = None) -> RunFolder:
         config = self.config
-        return self._run("ppo", config.student, config.sft, config.ppo, config.reward)
+        practised = [mined] if mined is not None else []
+        return self._run("ppo", config.student, config.sft, config.ppo, config.reward, *practised)
 
     # The stages
 
@@ -142,14 +144,20 @@ class Road:
             stage.came_out = f"loss {result['loss_first']:.2f} → {result['loss_last']:.3f}, {result['steps']} steps"
         return result
 
-    def ppo(self) -> dict[str, Any]:
-        """SFT student → PPO student; returns the run's result."""
-        run = self._ppo_run()
+    def ppo(self, mined: Path | None = None) -> dict[str, Any]:
+        """SFT student → PPO student; returns the run's result.
+
+        Args:
+            mined: mined.jsonl of `mine`: its prompts are practised more often.
+        """
+        run = self._ppo_run(mined)
         adapter = self._sft_result()["adapter"]
         cases, validation = self.cases("train"), self.cases("validation")[: self.config.ppo.eval_prompts]
         with self.stages.stage("ppo") as stage:
             if run.result is None:
+                from trainer.ppo.adversarial_prompt_miner import read_mined, sampling_weights
                 from trainer.ppo.ppo_trainer import train_ppo
+                from trainer.ppo.report_pages import ppo_page
                 from trainer.reward.behavioral_reward_model import BehavioralRewardModel
                 from trainer.student.base_model import load_adapted, load_tokenizer
 
@@ -162,8 +170,10 @@ class Road:
                     BehavioralRewardModel(self.config.reward),
                     self.config,
                     run,
+                    weights=sampling_weights(cases, read_mined(mined)) if mined is not None else None,
                     progress=lambda n, total, metrics: stage.progress(n, total, f"reward {metrics['reward']:.3f}"),
                 )
+                ppo_page(run.metrics()).write(run.path / "report.html")
             result = run.result
             if result is None:
                 raise TrainerError(f"{run.path}: PPO ended without a result; run the same command again")
@@ -173,6 +183,41 @@ class Road:
             )
             stage.came_out = f"{result['updates']} updates, kept {kept}"
         return result
+
+    def mine(self, student: str, *, samples: int, prompts: int, top: int) -> tuple[Path, Mined]:
+        """Ranks training prompts by what a student could learn from them; returns mined.jsonl and what is in it.
+
+        Args:
+            samples: episodes per prompt.
+            prompts: how many prompts are looked at, evenly spread over the training split.
+            top: how many count as chosen.
+        """
+        from trainer.ppo.adversarial_prompt_miner import mine, read_mined, write_mined
+        from trainer.reward.behavioral_reward_model import BehavioralRewardModel
+        from trainer.student.base_model import load_adapted, load_tokenizer
+
+        file = self.runs / "mined.jsonl"
+        cases = self.cases("train")
+        cases = cases[:: max(1, -(-len(cases) // prompts))]
+        with self.stages.stage("mine") as stage:
+            base = self.base()
+            found = mine(
+                load_adapted(base, self.config.student, self.adapter(student)),
+                load_tokenizer(base),
+                cases,
+                BehavioralRewardModel(self.config.reward),
+                samples=samples,
+                max_turns=self.config.ppo.max_turns,
+                max_new_tokens=self.config.ppo.max_new_tokens,
+                temperature=self.config.ppo.temperature,
+                seed=self.config.student.seed,
+                top=top,
+                previous=read_mined(file) if file.exists() else (),
+            )
+            write_mined(file, found)
+            stage.went_in = f"{len(cases)} prompts × {samples}"
+            stage.came_out = f"{sum(prompt.round == found.round for prompt in found.prompts)} worth practising"
+        return file, found
 
     def _sft_result(self) -> dict[str, Any]:
         return self._sft_run().result or self.sft()
@@ -274,7 +319,7 @@ class Road:
         heldout = {student: self.heldout(student) for student in STUDENTS}
         gate = self.gate(heldout["ppo"])
         made, parity = self.export("ppo", gate)
-        return {
+        summary = {
             "samples": {name: facts.samples for name, facts in report.splits.items()},
             "sft": {"loss_first": sft["loss_first"], "loss_last": sft["loss_last"]},
             "heldout": {student: row.summary.model_dump() for student, row in heldout.items()},
@@ -288,6 +333,25 @@ class Road:
             },
             "seconds": self.stages.seconds,
         }
+        self._report(heldout, gate, summary)
+        return summary
+
+    def _report(self, heldout: dict[str, Heldout], gate: GateReport, summary: dict[str, Any]) -> None:
+        """Writes report.html beside the run folders."""
+        from trainer.report.road_report import write_road_report
+
+        write_road_report(
+            self.runs / "report.html",
+            title=f"From {summary['samples'].get('train', 0)} recorded sessions to a model",
+            subtitle=f"base {self.config.student.base_model}, dataset {content_hash(self.dataset_file)}",
+            sft_metrics=self._sft_run().metrics(),
+            ppo_metrics=self._ppo_run().metrics(),
+            scored={student: row.breakdowns for student, row in heldout.items()},
+            pairs=[(row.case.references[0], row.trace) for row in heldout["ppo"].rows],
+            gate=gate,
+            summary=summary,
+            stages=[(s.name, s.went_in, s.came_out, s.seconds) for s in self.stages.done],
+        )
 
 
 def write_summary(path: Path, summary: dict[str, Any]) -> None:

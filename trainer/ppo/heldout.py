@@ -10,10 +10,10 @@ from typing import Any
 from pydantic import Field
 
 from claude_capture.claude_trace_schema import Record, Trace
-from trainer.ppo.confidence import Interval, mean_interval
 from trainer.ppo.replay_environment import Coverage
 from trainer.ppo.rollout_buffer import Reward, Rollout, collect
 from trainer.records import RewardBreakdown, similarity
+from trainer.report.statistics import Interval, mean_interval
 from trainer.student.episodes import Case
 
 COMPONENTS = ("constraints", "tool_use", "self_correction", "outcome", "depth")
@@ -82,9 +82,9 @@ def score_cases(
 
 
 def summarise(rows: Sequence[Rollout]) -> HeldoutSummary:
-    """Means over episodes; a component counts only where it applies."""
+    """Means over at least one episode; a component counts only where it applies."""
     n = len(rows)
-    reward = mean_interval([row.breakdown.total for row in rows], -1.0, 1.0)
+    reward = mean_interval([row.breakdown.total for row in rows], method="t", bounds=(-1.0, 1.0))
     means = {name: _mean_component([row.breakdown for row in rows], name) for name in COMPONENTS}
     ledgers = [row.coverage for row in rows if row.coverage is not None]
     coverage = sum(ledgers, Coverage())
@@ -95,10 +95,10 @@ def summarise(rows: Sequence[Rollout]) -> HeldoutSummary:
         ci_high=reward.high,
         alignment=None if means["tool_use"] is None else similarity(means["tool_use"]),
         constraints=None if means["constraints"] is None else similarity(means["constraints"]),
-        exact_sequences=sum(row.breakdown.exact_sequence for row in rows) / max(1, n),
+        exact_sequences=sum(row.breakdown.exact_sequence for row in rows) / n,
         components=means,
-        malformed=sum(row.episode.malformed > 0 for row in rows) / max(1, n),
-        unfinished=sum(row.episode.stop != "answer" for row in rows) / max(1, n),
+        malformed=sum(row.episode.malformed > 0 for row in rows) / n,
+        unfinished=sum(row.episode.stop != "answer" for row in rows) / n,
         coverage=coverage.shares() if ledgers else {},
         reliable=coverage.reliable,
     )
@@ -114,12 +114,13 @@ def prompt_blind_floor(cases: Sequence[Case], reward: Reward) -> Interval:
 
     It replays the first reference whose tool sequence is the most frequent of all; where that is the prompt's own
     reference, the next one of the same sequence (a prompt without another one is left out).
+
+    Raises:
+        TrainerError: no prompt is left.
     """
     first = [case.references[0] for case in cases if case.references]
-    if not first:
-        return mean_interval([], -1.0, 1.0)
-    sequence = Counter(_tools(trace) for trace in first).most_common(1)[0][0]
-    constant = [trace for trace in first if _tools(trace) == sequence][:2]
+    sequence = Counter(_tools(trace) for trace in first).most_common(1)
+    constant = [trace for trace in first if sequence and _tools(trace) == sequence[0][0]][:2]
     totals = []
     for case in cases:
         own = {trace.trace_id for trace in case.references}
@@ -127,7 +128,7 @@ def prompt_blind_floor(cases: Sequence[Case], reward: Reward) -> Interval:
         if answer is not None and case.references:
             prompt = {"trace_id": case.trace_id, "user_prompt": case.references[0].user_prompt}
             totals.append(reward.score(answer.model_copy(update=prompt), case.references).total)
-    return mean_interval(totals, -1.0, 1.0)
+    return mean_interval(totals, method="t", bounds=(-1.0, 1.0))
 
 
 def _tools(trace: Trace) -> tuple[str, ...]:

@@ -6,13 +6,16 @@ be good enough, but so many prompts cannot tell. Only when every lower bound rea
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Sequence
 from typing import Literal
 
 from trainer.config import GateConfig
-from trainer.ppo.confidence import mean_interval, prompts_needed
 from trainer.records import GateMeasure, GateReport, RewardBreakdown, similarity
+from trainer.report.statistics import Interval, mean_interval
 
+CONFIDENCE = 0.95
 Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 
 
@@ -42,14 +45,26 @@ def judge(breakdowns: Sequence[RewardBreakdown], config: GateConfig) -> GateRepo
     return GateReport(passed=verdict == "PASS", verdict=verdict, reasons=reasons, n=n, measures=measures)
 
 
+def prompts_needed(values: Sequence[float], threshold: float) -> int | None:
+    """How many more values like these would bring the lower bound to the threshold; None where none would.
+
+    Solves mean - z·s/√N = threshold for N, with the normal z and at least two values.
+    """
+    if len(values) < 2 or statistics.fmean(values) <= threshold:
+        return None
+    z = statistics.NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
+    wanted = (z * statistics.stdev(values) / (statistics.fmean(values) - threshold)) ** 2
+    return max(1, math.ceil(wanted) - len(values))
+
+
 def _measure(name: str, values: Sequence[float], threshold: float, lowest: float) -> GateMeasure:
-    interval = mean_interval(values, lowest, 1.0)
+    interval = Interval(0.0, lowest, 1.0, 0)
+    if values:
+        interval = mean_interval(values, method="t", confidence=CONFIDENCE, bounds=(lowest, 1.0))
+    verdict: Verdict = "PASS" if interval.low >= threshold else "FAIL"
     needed: int | None = None
-    verdict: Verdict
-    if not values or (interval.mean >= threshold > interval.low):
+    if not values or interval.mean >= threshold > interval.low:
         verdict, needed = "INCONCLUSIVE", prompts_needed(values, threshold)
-    else:
-        verdict = "PASS" if interval.low >= threshold else "FAIL"
     return GateMeasure(
         name=name,
         threshold=threshold,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import uuid
 from collections.abc import Sequence
@@ -38,14 +39,18 @@ def trace_of(messages: Sequence[Message], *, reference: Trace | None, student: s
         student: name of the student's version, stored as `teacher.student`.
     """
     prompt = next((m["content"] for m in messages if m["role"] == "user"), "")
-    outputs = [m["content"] for m in messages if m["role"] == "tool"]
     steps: list[Step] = []
     calls: list[ToolCall] = []
-    for message in (m for m in messages if m["role"] == "assistant"):
+    for position, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        # a turn's results stand right behind it, those of calls that could not be read last
+        results = itertools.takewhile(lambda m: m["role"] == "tool", messages[position + 1 :])
+        outputs = iter([m["content"] for m in results])
         text = message.get("content") or ""
         step = Step(index=len(steps), text=text, thinking_source="absent", model=student)
         for call in message.get("tool_calls") or []:
-            output = outputs[len(calls)] if len(calls) < len(outputs) else None
+            output = next(outputs, None)
             kind = error_kind_of(output) if output is not None else None
             step.call_ids.append(call["id"])
             calls.append(
@@ -63,7 +68,7 @@ def trace_of(messages: Sequence[Message], *, reference: Trace | None, student: s
             )
         steps.append(step)
     last = steps[-1] if steps else None
-    answered = last is not None and not last.call_ids
+    answered = last is not None and not last.call_ids and messages[-1]["role"] == "assistant"
     session = reference.session_id if reference else f"student-{uuid.uuid4()}"
     trace = Trace(
         schema_version=SCHEMA_VERSION,
