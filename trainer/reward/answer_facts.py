@@ -1,10 +1,10 @@
 """The facts of an answer, and how many two answers share. Wording does not count; numbers, names and pairs do.
 
 Facts are numbers (1,200 = 1200, 6.60 = 6.6), paths, identifiers, quoted text and names (words with a capital), and
-pairs of a clause's subject with its n-th value ("rating: 50 vs 63" gives rating·0=50, rating·1=63), so that right
-numbers in the wrong places are noticed. Weights: a fact 1, a pair 1, but a fact that already stands in the prompt
-0.25 (repeating the question is no answer). An answer without any fact is compared by its content words, the polarity
-words (yes, no, not, same, differ …) weighing most: the one case without anything better.
+pairs of neighbours within a sentence or line, beginning with its first content word ("rating: 50 vs 63" gives
+rating → 50 and 50 → 63), so that right numbers in the wrong places are noticed. A unit after a number is no fact of
+its own. Weights: a fact 1, a pair 1, but what already stands in the prompt 0.25 (repeating the question is no
+answer). Two answers without any fact are compared by their content words: the one case without anything better.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ _FACT = re.compile(
     r"|(?P<number>(?<![\w.])[-−]?\d[\d,]*(?:\.\d+)?(?![\w]))"
     r"|(?P<word>[A-Za-z][\w\-]*)"
 )
-_CLAUSE = re.compile(r"[;\n|]+|[.!?,:]\s|\s(?:and|but|while|whereas)\s")
 _LINE = re.compile(r"[;\n]+|[.!?]\s")
 _NAME = re.compile(r"[A-Z][a-z]*\d*(?:-?\w*)$|\w*[a-z][A-Z]\w*$|[A-Z]{2,}\w*$|\w*_\w*$|\w*\d\w*$|[A-Za-z]+(?:-\w+)+$")
 _POLARITY_WORDS = """
@@ -43,8 +42,8 @@ class Facts:
 
     plain: frozenset[str]
     """Numbers, names, paths, identifiers, quoted text, polarity words."""
-    pairs: frozenset[tuple[str, int, str]]
-    """(subject, n, value): the n-th number or name of a clause after its subject."""
+    pairs: frozenset[tuple[str, str]]
+    """Neighbours: a fact, or the first content word of its line, and the next fact."""
     words: frozenset[str]
     """Content words, for answers without facts."""
 
@@ -59,14 +58,14 @@ def _number(text: str) -> str:
 def facts_of(answer: str) -> Facts:
     """Reads an answer; any text is fine, the empty one has no facts."""
     plain: set[str] = set()
-    pairs: set[tuple[str, int, str]] = set()
+    pairs: set[tuple[str, str]] = set()
     words: set[str] = set()
     for line in _LINE.split(answer):
-        subject = ""
-        rank = 0
-        first = True
+        previous = ""
+        after_number = False
         for match in _FACT.finditer(line):
-            kind, text = match.lastgroup, match[0]
+            kind, text, before = match.lastgroup, match[0], previous
+            value = ""
             if kind == "number":
                 value = _number(text)
             elif kind == "quoted":
@@ -76,26 +75,20 @@ def facts_of(answer: str) -> Facts:
             else:
                 lower = text.lower()
                 if lower in _STOP:
+                    after_number = False
                     continue
                 words.add(lower)
-                value = ""
                 if lower in _POLARITY:
-                    plain.add(lower)
                     value = lower
-                elif _NAME.match(text) and not (first and text.istitle()):
+                elif _NAME.match(text) and not after_number and (previous or not text.istitle()):
                     value = text
-                first = False
-                if not value:
-                    if not subject:
-                        subject = lower
-                    continue
-            plain.add(value)
-            first = False
-            if subject:
-                pairs.add((subject, rank, value))
-                rank += 1
-            else:
-                subject = value
+                previous = previous or lower
+            after_number = kind == "number"
+            if value:
+                plain.add(value)
+                if before:
+                    pairs.add((before, value))
+                previous = value
     return Facts(frozenset(plain), frozenset(pairs), frozenset(words))
 
 
@@ -110,8 +103,8 @@ class FactScore:
     """Facts that the student states and the reference does not."""
 
 
-def _shown(item: str | tuple[str, int, str]) -> str:
-    return item if isinstance(item, str) else f"{item[0]} → {item[2]}"
+def _shown(pair: tuple[str, str]) -> str:
+    return f"{pair[0]} → {pair[1]}"
 
 
 def compare_facts(mine: Facts, other: Facts, known: frozenset[str]) -> FactScore:
@@ -129,8 +122,9 @@ def compare_facts(mine: Facts, other: Facts, known: frozenset[str]) -> FactScore
         same = 2 * len(mine.words & other.words) / size if size else 0.0
         return FactScore(same, tuple(sorted(other.words - mine.words)), tuple(sorted(mine.words - other.words)))
 
-    def weight(plain: frozenset[str], pairs: frozenset[tuple[str, int, str]]) -> float:
-        return len(plain) - (1 - PROMPT_WEIGHT) * len(plain & known) + len(pairs)
+    def weight(plain: frozenset[str], pairs: frozenset[tuple[str, str]]) -> float:
+        stale = len(plain & known) + sum([a in known and b in known for a, b in pairs])
+        return len(plain) + len(pairs) - (1 - PROMPT_WEIGHT) * stale
 
     common = weight(mine.plain & other.plain, mine.pairs & other.pairs)
     whole = weight(mine.plain, mine.pairs) + weight(other.plain, other.pairs)

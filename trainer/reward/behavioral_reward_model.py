@@ -249,14 +249,14 @@ def _engagement(alignment: Alignment, outcome: Verdict) -> float:
 def _combine(weights: Mapping[str, float], verdicts: dict[str, Verdict]) -> tuple[dict[str, Verdict], float, float]:
     """Verdicts that count, their weighted mean of 2s - 1, and the weight that it was divided by.
 
-    A component that only the student brought into play counts where it lowers the mean of the others.
+    A component that only the student brought into play counts where it lowers the mean of the others; taken from the
+    lowest on, this gives the least mean of all choices, which is monotone in every component.
     """
     counting = {n: v for n, v in verdicts.items() if v.similarity is not None and not v.student_only and weights[n] > 0}
     total, weight = _mean(weights, counting)
-    for name, verdict in verdicts.items():
-        if verdict.similarity is None or not verdict.student_only or weights[name] <= 0:
-            continue
-        with_it = {**counting, name: verdict}
+    doubtful = [n for n, v in verdicts.items() if v.similarity is not None and v.student_only and weights[n] > 0]
+    for name in sorted(doubtful, key=lambda n: verdicts[n].similarity or 0.0):
+        with_it = {**counting, name: verdicts[name]}
         lowered, heavier = _mean(weights, with_it)
         if lowered < total or not counting:
             counting, total, weight = with_it, lowered, heavier

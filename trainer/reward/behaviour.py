@@ -212,7 +212,8 @@ class Behaviour:
         _set_levels(self.calls)
         self.ordered = sorted(self.calls, key=_order_key)
         """The calls in canonical order."""
-        self.keys = [call.key for call in self.ordered]
+        self.keys = _numbered(self.ordered)
+        """Keys in canonical order; a copy made while nothing changed has its number attached."""
         self.tools = [call.tool for call in self.ordered]
         texts = [text for step in trace.steps for text in (step.thinking, step.text) if text]
         self.chars = sum(map(len, texts)) + (0 if self.response in texts else len(self.response))
@@ -259,6 +260,19 @@ class Behaviour:
                         break
             known |= used
         return found
+
+
+def _numbered(calls: list[CallView]) -> list[str]:
+    keys = [call.key for call in calls]
+    if len(set(keys)) == len(keys):
+        return keys
+    copies: dict[tuple[int, str], int] = {}
+    for position, call in enumerate(calls):
+        mark = (call.level, call.key)
+        copies[mark] = number = copies.get(mark, -1) + 1
+        if number:
+            keys[position] = f"{call.key}\x1f#{number}"
+    return keys
 
 
 def _repeats(calls: list[CallView]) -> int:

@@ -31,9 +31,11 @@ _PART = re.compile(r"[A-Za-z]+|\d+")
 _NETWORK = frozenset({"WebFetch", "WebSearch"})
 _POLARITY = frozenset({"not", "only", "max", "min"})
 _CHANGE_WORDS = frozenset({"change", "create", "add", "remove", "rename", "move"})
-_ANYTHING = frozenset(
-    {"file", "code", "codebase", "data", "database", "repository", "project", "directory", "row", "table"}
-)
+_WHATEVER = """
+    file code codebase data database repository project directory row table work task session state system workspace
+    environment content else source
+"""
+_ANYTHING = frozenset(_WHATEVER.split())
 _REMOVES = re.compile(
     r"\b(?:rm|rmdir|unlink|shred|git\s+clean|drop\s+(?:table|index|view)|delete\s+from|truncate)\b", re.I
 )

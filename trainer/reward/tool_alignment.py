@@ -5,14 +5,14 @@
     lev  = 1 - Levenshtein(tool names) / longer length                        both in canonical order (behaviour.py)
 
 Equal calls are matched first, in order (longest common subsequence); what is left is matched per tool by the
-assignment of the highest similarity (Hungarian algorithm), so that the order inside a parallel group is free. A
-matched call that stands in the wrong order to another although the order matters earns only a quarter: one changes
-what the other reads (`in_conflict`), or uses what the reference learnt from the other's output (`sources`). Names
-alone earn nothing: `lev` only scales what the arguments earned.
+assignment of the highest similarity (Hungarian algorithm), each distinct call once, so that the order inside a
+parallel group is free. A matched call that stands in the wrong order to another although the order matters earns
+only a quarter: one changes what the other reads (`in_conflict`), or uses what the reference learnt from the other's
+output (`sources`). Names alone earn nothing: `lev` only scales what the arguments earned.
 
 The diagnostics exact, in_order, any_order, precision and recall follow the trajectory metrics of Vertex AI's agent
-evaluation; `names` is the plain Levenshtein similarity of tool names, which a prompt-blind policy can fool and which
-therefore is no part of the reward by itself.
+evaluation; `names` is the Levenshtein similarity of tool names alone, which a prompt-blind policy can fool and which
+therefore earns nothing by itself.
 """
 
 from __future__ import annotations
@@ -118,9 +118,13 @@ def _match(
             left.discard(block.a + offset)
             right.discard(block.b + offset)
     if left and right:
+        # A copy of a call that has its counterpart already does not half fit another one.
+        used = {match.student.key for match in pairs}
         by_tool: dict[str, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
         for position in sorted(left):
-            by_tool[student[position].tool][0].append(position)
+            if student[position].key not in used:
+                used.add(student[position].key)
+                by_tool[student[position].tool][0].append(position)
         for position in sorted(right):
             by_tool[reference[position].tool][1].append(position)
         for rows, columns in by_tool.values():

@@ -173,7 +173,7 @@ def _edit_similarity(first: dict[str, Any], second: dict[str, Any]) -> float:
             gone, come = changed_lines(old, new)
             removed[side].extend(gone)
             added[side].extend(come)
-    if not (removed[0] or added[0]) and (removed[1] or added[1]):
+    if bool(removed[0] or added[0]) != bool(removed[1] or added[1]):
         return 0.0
     same = 0.15 + 0.25 * line_jaccard(*removed) + 0.6 * line_jaccard(*added)
     return same if first.get("replace_all") == second.get("replace_all") else 0.7 * same

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from trainer.config import RewardConfig
 from trainer.records import RewardBreakdown
 from trainer.reward.behavioral_reward_model import COMPONENTS, BehavioralRewardModel, _combine
-from trainer.reward.behaviour import Behaviour, in_conflict
+from trainer.reward.behaviour import Behaviour
 from trainer.reward.verdict import Verdict
 
 MODEL = BehavioralRewardModel()
@@ -101,7 +101,8 @@ def test_swapping_independent_look_ups_costs_nothing(
     swappable = [
         n
         for n in range(len(extra) - 1)
-        if not in_conflict(views.calls[n], views.calls[n + 1])
+        if views.calls[n].lookup
+        and views.calls[n + 1].lookup
         and not _depends(extra[n + 1].calls[0], extra[n].calls[0], wanted)
         and not _depends(extra[n].calls[0], extra[n + 1].calls[0], wanted)
     ]
