@@ -105,19 +105,25 @@ def collect(
         generated = time.perf_counter()
         for case, environment, episode in zip(part, environments, episodes, strict=True):
             replay = environment if isinstance(environment, ReplayEnvironment) else None
-            rollouts.append(_score(case, episode, replay, reward, student, turn_rewards))
+            rollouts.append(score_episode(case, episode, replay, reward, student, turn_rewards))
         generating += generated - began
         scoring += time.perf_counter() - generated
     return Collected(rollouts, generating, scoring)
 
 
-def _score(
+def score_episode(
     case: Case, episode: Episode, replay: ReplayEnvironment | None, reward: Reward, student: str, by_turn: bool
 ) -> Rollout:
+    """Scores an episode as a whole and, if `by_turn`, each of its turns.
+
+    Args:
+        replay: the environment that it took place in; None for a live one, which costs nothing.
+    """
     reference = case.references[0] if case.references else None
     trace = trace_of(episode.messages, reference=reference, student=student)
     breakdown = reward.score(trace, case.references)
-    costs = replay.penalties if replay else [0.0] * len(episode.parsed)
+    costs = replay.penalties if replay else []
+    costs = [*costs, *[0.0] * (len(episode.parsed) - len(costs))]  # a turn cut off by its length never reached it
     potentials = [breakdown.total]
     if by_turn:
         # A turn's prefix ends where the next turn begins, so that it holds the results of its own calls.

@@ -1,0 +1,289 @@
+"""Scores of replayed and sampled episodes with the real reward model, mining, and the cases behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from claude_capture.claude_trace_schema import Trace
+from trainer.config import Config, GateConfig, PpoConfig, RewardConfig
+from trainer.errors import TrainerError
+from trainer.ppo.adversarial_prompt_miner import (
+    LARGEST_SHARE,
+    mine,
+    read_mined,
+    sampling_weights,
+    teacher_agreement,
+    write_mined,
+)
+from trainer.ppo.cases import cases_from
+from trainer.ppo.heldout import Heldout, prompt_blind_floor, score_cases, summarise
+from trainer.ppo.quality_gate import judge
+from trainer.ppo.replay_environment import ReplayEnvironment
+from trainer.ppo.report_pages import gate_page, ppo_page, write_gate_report
+from trainer.ppo.rollout_buffer import Rollout, collect, score_episode
+from trainer.records import BCSample, RewardBreakdown
+from trainer.report.statistics import Interval
+from trainer.reward.behavioral_reward_model import BehavioralRewardModel
+from trainer.student.chat_format import ParsedTurn
+from trainer.student.episode_trace import trace_of
+from trainer.student.episodes import Case, Episode
+
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+
+
+@pytest.fixture(scope="module")
+def reward() -> BehavioralRewardModel:
+    return BehavioralRewardModel(RewardConfig())
+
+
+def play(case: Case, turns: Sequence[ParsedTurn], reward: Any) -> Rollout:
+    """An episode in which a student writes the given turns."""
+    environment = case.make_environment()
+    episode = Episode(messages=environment.reset())
+    for number, turn in enumerate(turns):
+        episode.messages.append(turn.message)
+        episode.parsed.append(turn)
+        episode.malformed += len(turn.malformed)
+        episode.ids += [0, 1]
+        episode.written += [False, True]
+        episode.turn_ends.append(2 * number + 2)
+        results = environment.step(turn)
+        if results is None:
+            episode.stop = "environment" if turn.message.get("tool_calls") else "answer"
+            break
+        episode.messages += results
+    assert isinstance(environment, ReplayEnvironment)
+    return score_episode(case, episode, environment, reward, "student", by_turn=True)
+
+
+@pytest.fixture
+def edit_case(edit_sample: BCSample, record: SimpleNamespace) -> Case:
+    return cases_from([edit_sample], [record.trace_from(edit_sample)], Config(), "train")[0]
+
+
+def teacher_turns(sample: BCSample) -> list[ParsedTurn]:
+    return [ParsedTurn(message, []) for message in sample.messages if message["role"] == "assistant"]
+
+
+def test_turn_rewards_telescope_to_what_the_episode_earned(edit_case: Case, edit_sample: Any, reward: Any) -> None:
+    rollout = play(edit_case, teacher_turns(edit_sample), reward)
+    opening = trace_of(edit_sample.messages[:2], reference=edit_case.references[0], student="student")
+    start = reward.score(opening, edit_case.references).total
+    assert len(rollout.turn_rewards) == 5
+    assert sum(rollout.turn_rewards) == pytest.approx(rollout.breakdown.total - start)
+    assert rollout.breakdown.total == pytest.approx(1.0)
+    assert rollout.breakdown.exact_sequence
+    assert rollout.turn_ends == [1, 2, 3, 4, 5]
+
+
+def test_useless_turn_earns_nothing_and_a_patched_call_costs(
+    edit_case: Case, edit_sample: Any, reward: Any, record: SimpleNamespace
+) -> None:
+    first, *_ = teacher_turns(edit_sample)
+    again = record.turn("", record.call(2, "Bash", command="ls"))
+    astray = record.turn("", record.call(3, "Bash", command="cat nowhere.txt"))
+    rollout = play(edit_case, [first, again, astray, record.turn("Done.")], reward)
+    assert rollout.turn_rewards[0] > 0
+    assert rollout.turn_rewards[1] <= 0
+    assert rollout.turn_rewards[2] <= -0.1
+    assert rollout.coverage is not None
+    assert (rollout.coverage.recorded, rollout.coverage.cached, rollout.coverage.patched) == (2, 1, 1)
+    assert any("carry out the teacher's call" in line for line in rollout.breakdown.explanation)
+
+
+def test_result_of_an_unreadable_call_is_not_taken_for_that_of_the_next(
+    edit_case: Case, edit_sample: Any, reward: Any, record: SimpleNamespace
+) -> None:
+    turns = teacher_turns(edit_sample)
+    stumbling = ParsedTurn(turns[0].message, ["{no json"])
+    rollout = play(edit_case, [stumbling, *turns[1:]], reward)
+    outputs = [call.output for call in rollout.trace.tool_calls]
+    assert outputs == [call.output for call in edit_case.references[0].tool_calls]
+    assert rollout.episode.malformed == 1
+
+
+def test_student_cut_off_between_calls_has_not_answered(edit_sample: BCSample) -> None:
+    cut = trace_of(edit_sample.messages[:-1], reference=None, student="s")
+    garbage = [*edit_sample.messages[:2], {"role": "assistant", "content": ""}, {"role": "tool", "content": "<error>"}]
+    assert cut.status == trace_of(garbage, reference=None, student="s").status == "interrupted"
+
+
+def test_summary_counts_a_component_only_where_it_applies(edit_case: Case, edit_sample: Any, reward: Any) -> None:
+    right = play(edit_case, teacher_turns(edit_sample), reward)
+    wrong = play(edit_case, [ParsedTurn({"role": "assistant", "content": "No."}, ["{"])], reward)
+    summary = summarise([right, wrong])
+    assert summary.n == 2
+    assert summary.exact_sequences == summary.malformed == 0.5
+    assert summary.ci_low <= summary.reward <= summary.ci_high
+    assert summary.alignment is not None
+    assert 0 <= summary.alignment <= 1
+    assert summary.components["tool_use"] == pytest.approx(2 * summary.alignment - 1)
+    assert (summary.constraints is None) == (summary.components["constraints"] is None)
+    assert sum(summary.coverage.values()) == pytest.approx(1.0)
+
+
+def test_floor_of_a_policy_that_does_not_read_is_below_the_teacher(reward: Any, record: SimpleNamespace) -> None:
+    samples = [
+        record.sample_of(
+            record.turn("Look.", record.call(0, "Read", file_path=f"{name}.py")).message,
+            record.result(0, f"{name} = {number}"),
+            record.turn(f"The value of {name} is {number}.").message,
+            trace_id=name,
+            prompt=f"What is {name}?",
+        )
+        for number, name in enumerate(("alpha", "beta", "gamma", "delta"))
+    ]
+    cases = cases_from(samples, [record.trace_from(sample) for sample in samples], Config(), "train")
+    floor = prompt_blind_floor(cases, reward)
+    assert floor.n == 4
+    teacher = summarise([play(case, teacher_turns(s), reward) for case, s in zip(cases, samples, strict=True)])
+    assert floor.mean < teacher.reward - 0.5
+    with pytest.raises(TrainerError):
+        prompt_blind_floor(cases[:1], reward)
+
+
+def test_cases_of_a_split_in_both_modes(edit_sample: BCSample, record: SimpleNamespace) -> None:
+    later = edit_sample.model_copy(update={"window": 1})
+    other = edit_sample.model_copy(update={"trace_id": "t1", "split": "test"})
+    masked = edit_sample.model_copy(update={"weights": [1.0, 0.0, 1.0, 1.0, 1.0]})
+    traces = [record.trace_from(edit_sample), record.trace_from(other)]
+    config = Config(ppo=PpoConfig(patch_penalty=0.5))
+    assert [case.trace_id for case in cases_from([edit_sample, later, other], traces, config, "train")] == ["t0"]
+    (held_out,) = cases_from([edit_sample, later, other], traces, config, "test")
+    assert (held_out.trace_id, held_out.split, held_out.workflow_type) == ("t1", "test", "edit")
+    steps = cases_from([masked], traces, config, "train", mode="step")
+    assert [len(case.make_environment().reset()) for case in steps] == [2, 7, 9, 11]
+    with pytest.raises(TrainerError, match="sample t1 has no trace"):
+        cases_from([other], traces[:1], config, "test")
+    environment = held_out.make_environment()
+    environment.step(record.turn("", record.call(0, "Bash", command="cat nowhere")))
+    assert isinstance(environment, ReplayEnvironment)
+    assert environment.penalties == [0.5]
+
+
+class Coin:
+    """A reward that differs between samples of one prompt and not of another."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def score(self, student: Trace, references: Sequence[Trace]) -> RewardBreakdown:
+        self.calls += 1
+        total = 0.0 if student.user_prompt.count("the") == 0 else float(self.calls % 2)
+        return RewardBreakdown(trace_id=student.trace_id, total=total, components={}, explanation=["tool_use: Read"])
+
+
+def test_mining_prefers_what_can_be_learned_and_forgets_what_was_just_practised(
+    micro_model: Callable[[], Any], tokenizer: Any, cases: list[Case], tmp_path: Path
+) -> None:
+    model = micro_model().get_base_model()
+    options = {"samples": 4, "max_turns": 1, "max_new_tokens": 4, "top": 2}
+    first = mine(model, tokenizer, cases[:3], Coin(), **options)
+    assert {prompt.trace_id for prompt in first.prompts[:2]} == {"case-1", "case-2"}
+    last = first.prompts[-1]
+    assert (last.trace_id, last.priority, last.round) == ("case-0", 0.0, -1)
+    best = first.prompts[0]
+    assert best.priority == best.variance * best.agreement * best.staleness == pytest.approx(0.25)
+    assert "4 samples earned 0.00 to 1.00" in best.why
+    assert best.why.endswith("never mined; most often lost: tool_use: Read")
+
+    write_mined(tmp_path / "mined.jsonl", first)
+    again = mine(model, tokenizer, cases[:3], Coin(), **options, previous=read_mined(tmp_path / "mined.jsonl"))
+    assert again.round == 1
+    assert 0 < again.prompts[0].priority < best.priority
+    weights = sampling_weights(cases, first.prompts)
+    assert weights[:3] == [1.0, LARGEST_SHARE, LARGEST_SHARE]
+    assert weights[3:] == [1.0] * 3
+    assert sampling_weights(cases, []) == [1.0] * 6
+
+
+def test_mining_never_touches_another_split(
+    micro_model: Callable[[], Any], tokenizer: Any, cases: list[Case], letter_reward: Any, tmp_path: Path
+) -> None:
+    for split in ("test", "validation"):
+        foreign = Case("secret", (), cases[0].make_environment, split=split)
+        with pytest.raises(TrainerError, match=f"only the training split is mined; case secret is of '{split}'"):
+            mine(
+                None, tokenizer, [*cases, foreign], letter_reward, samples=2, max_turns=1, max_new_tokens=4
+            )  # refused before the model is needed
+    with pytest.raises(TrainerError, match="at least 2"):
+        mine(None, tokenizer, cases, letter_reward, samples=1, max_turns=1, max_new_tokens=4)
+    with pytest.raises(TrainerError, match="run `claude-trainer mine` first"):
+        read_mined(tmp_path / "mined.jsonl")
+    (tmp_path / "mined.jsonl").write_text('{"trace_id": 3}\n')
+    with pytest.raises(TrainerError, match=r"not a mined\.jsonl"):
+        read_mined(tmp_path / "mined.jsonl")
+
+
+def test_teacher_that_disagrees_with_itself_lowers_the_priority(reward: Any, record: SimpleNamespace) -> None:
+    one, other = (
+        record.trace_from(
+            record.sample_of(
+                record.turn("", record.call(0, tool, **arguments)).message,
+                record.result(0, "x"),
+                record.turn(answer).message,
+                trace_id=answer,
+            )
+        )
+        for tool, arguments, answer in (
+            ("Read", {"file_path": "a.py"}, "The value of alpha is 12."),
+            ("Bash", {"command": "ls src"}, "There are 7 files."),
+        )
+    )
+    assert teacher_agreement([one], reward) == 1.0
+    assert teacher_agreement([one, one], reward) == pytest.approx(1.0)
+    assert teacher_agreement([one, other], reward) < 0.6
+
+
+def test_greedy_scores_of_a_model_are_repeatable_and_fill_the_gate_page(
+    micro_model: Callable[[], Any], tokenizer: Any, edit_sample: BCSample, record: SimpleNamespace, tmp_path: Path
+) -> None:
+    samples = [edit_sample.model_copy(update={"trace_id": f"t{i}", "split": "test"}) for i in range(3)]
+    cases = cases_from(samples, [record.trace_from(sample) for sample in samples], Config(), "test")
+    model, reward = micro_model().get_base_model(), BehavioralRewardModel(RewardConfig())
+    one = score_cases(model, tokenizer, cases, reward, max_turns=2, max_new_tokens=8)
+    two = score_cases(model, tokenizer, cases, reward, max_turns=2, max_new_tokens=8, batch_size=1)
+    assert [row.episode.ids for row in one.rows] == [row.episode.ids for row in two.rows]
+    assert one.summary == two.summary
+    assert [breakdown.trace_id for breakdown in one.breakdowns] == ["t0", "t1", "t2"]
+
+    report = judge(one.breakdowns, GateConfig())
+    files = write_gate_report(tmp_path, report, one, "ppo", prompt_blind_floor(cases, reward))
+    page = files[1].read_text("utf-8")
+    assert report.verdict in page
+    assert "edit (3)" in page
+    assert all(file.exists() for file in files)
+
+
+def test_gate_page_warns_where_the_replay_had_to_guess(edit_case: Case, reward: Any, record: SimpleNamespace) -> None:
+    astray = record.turn("", record.call(0, "Bash", command="cat nowhere.txt"))
+    rollout = play(edit_case, [astray, record.turn("Done.")], reward)
+    heldout = Heldout([rollout], summarise([rollout]))
+    assert not heldout.summary.reliable
+    html = gate_page(judge(heldout.breakdowns, GateConfig()), heldout, "sft", Interval(-0.5, -1.0, 1.0, 1)).html()
+    assert "do not rely on these figures" in html
+
+
+def test_turn_cut_off_by_its_length_is_scored(
+    micro_model: Callable[[], Any], tokenizer: Any, edit_case: Case, reward: Any
+) -> None:
+    model = micro_model().get_base_model()
+    (rollout,) = collect(model, tokenizer, [edit_case], reward, max_turns=2, max_new_tokens=4).rollouts
+    assert rollout.episode.stop == "max_tokens"
+    assert len(rollout.turn_rewards) == len(rollout.turn_ends) == 1
+    assert rollout.turn_ends[-1] == len(rollout.written) == 4
+
+
+def test_page_of_a_run_shows_its_curves() -> None:
+    row = {"kl": 0.1, "clip_fraction": 0.0, "malformed": 0.5, "unfinished": 0.5, "exact_sequences": 0.0}
+    row |= {"reward": 0.2, "written_tokens": 30.0, "seconds": {"generate": 1.0, "reward": 0.1, "learn": 2.0}}
+    rows = [{"update": 0, "validation": {"reward": 0.1}}, {"update": 1, **row, "validation": {"reward": 0.3}}]
+    html = ppo_page(rows).html()
+    assert html.count("<svg") == 5
+    assert "best validation reward" in html
+    assert "No update was made" in ppo_page(rows[:1]).html()
