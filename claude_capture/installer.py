@@ -152,9 +152,11 @@ def install(scope: Scope, project: Path, data: Path | None = None, *, dry_run: b
         event: HookCommand(start[0], (*start[1:], told, *((interpreter(),) if event in IMPORT_EVENTS else ())))
         for event in EVENTS
     }
-    text = settings.with_hooks(commands)
     backup = _backup_path(settings.path)
     first = not settings.registrations()
+    text = settings.with_hooks(commands)
+    if text != settings.text and not first:
+        text = Settings(settings.path, _before(settings, backup)).with_hooks(commands)
     changed = text != settings.text
     if changed and not dry_run:
         _make_folder(folder)

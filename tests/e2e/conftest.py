@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 @pytest.fixture(scope="session")
 def claude_binary() -> Path:
-    """The real Claude Code; without it the test is skipped with the reason, or fails if CLAUDE_CAPTURE_REQUIRE_CLI=1."""
+    """The real Claude Code; without it the test is skipped, or fails where CLAUDE_CAPTURE_REQUIRE_CLI=1."""
     from claude_code_cli import Unavailable, find_or_install
 
     try:
