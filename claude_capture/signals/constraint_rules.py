@@ -56,16 +56,14 @@ _FORMATS = (
     r"|present\s+tense)\b"
 )
 _PLATFORM = (
-    r"(?:python|node(?:\.?js)?|java|golang|go|rust|php|ruby|django|flask|react|next(?:\.?js)?|vue|angular"
-    r"|postgres(?:ql)?|mysql|sqlite|ubuntu|debian|macos|windows|linux|chrome|safari|firefox|ecmascript|es|c\+\+|gcc"
+    r"(?:python|node(?:\.?js)?|java|golang|rust|php|ruby|django|flask|react|next\.?js|vue|angular"
+    r"|postgres(?:ql)?|mysql|sqlite|ubuntu|debian|macos|windows|linux|chrome|safari|firefox|ecmascript|gcc"
     r"|clang|typescript|npm|cuda|pytorch|numpy|pandas|pydantic|android|ios|jdk|\.net)"
 )
 _PLATFORM_CUES = (
-    "python node nodejs java golang go rust php ruby django flask react next vue angular postgres postgresql "
-    "mysql sqlite "
-    "ubuntu debian macos windows linux chrome safari firefox ecmascript es c gcc clang typescript npm cuda "
-    "pytorch numpy "
-    "pandas pydantic android ios jdk net requires minimum"
+    "python node nodejs java golang rust php ruby django flask react vue angular postgres postgresql mysql sqlite "
+    "ubuntu debian macos windows linux chrome safari firefox ecmascript gcc clang typescript npm cuda pytorch numpy "
+    "pandas pydantic android ios jdk requires minimum"
 )
 _VERSION = (
     rf"\b{_PLATFORM}\s*(?:versions?\s*)?(?:[v>=<~^]+\s*)*\d+(?:\.\d+|\.x)*\s*"
@@ -123,86 +121,10 @@ USER_RULES = CuedRules(
             r"\bnot\s+(?:allowed|permitted)\b",
         ),
         _rule(
-            "user_demands",
-            "required",
-            "must should needs has shall required",
-            r"(?<!\bi\s)(?<!\bwe\s)(?<!\bif\s)\bmust(?!\s+(?:have\s+been|be\s+(?:a\s+bug|something|because)|not"
-            r"|never))",
-            r"(?<!\bi\s)(?<!\bwe\s)(?<!\bbut\s)\b(?:should|shall)\s+(?:be\s+(?!fine|ok\b|okay|enough|easy|able"
-            r"|possible"
-            r"|straightforward|good|working|the\s+case|attributed|used\b|installed\b|\"|after)"
-            r"|always|only|also|stay|remain|have\s+(?!been)|contain|include|use|return|print|show|do\b|end|start"
-            r"|follow|fit"
-            r"|support|accept|match|keep|exit|say|live|go\b)",
-            r"\b(?:it|they|output|result|file|function|code|page|command|script|answer|response|solution"
-            r"|everything|this"
-            r"|that|commits?|messages?|names?|which|all)\s+(?:only\s+)?(?:needs?|has|have)\s+to\b(?!\s+(?:do|go)\b)",
-            r"\b(?:is|are)\s+(?:required|mandatory)\b",
-        ),
-        _rule(
-            "user_insists",
-            "required",
-            "make making ensure ensuring sure forget careful always mandatory",
-            r"\b(?:make|making|be)\s+sure\b(?!\s+(?:why|if|what|how|you\s+have))",
-            r"\bensur(?:e|ing)\b",
-            r"\b(?:don't|do\s+not)\s+forget\b",
-            r"\bbe\s+careful\b",
-            _ORDER + r"always\s+\w",
-        ),
-        _rule(
-            "user_restricts",
-            "scope",
-            "only exclusively solely nothing except apart but limit restrict focus need",
-            _ORDER + r"only\s+(?!if\s+it|the\s+(?:problem|issue|thing)|thing|problem|issue|then|a\s+few"
-            r"|process)(?=\w)",
-            r"\b(?:must|should|can|may|will|to|shall|could|would|please)\s+only\s+\w",
-            r"\b(?:use|using|change|edit|modify|touch|look|search|work|with|include|return|output|reply|respond"
-            r"|answer|give"
-            r"|show|list|run|read|write|in|from|on|of|uses|import|at|to|for|query|consider|check)\s+only\b"
-            r"(?!\s+(?:problem|issue))",
-            r"\bonly\s+(?:the\s+)?(?:standard\s+library|stdlib|built-?ins?|in\s+the|from\s+the|use|using|with)\b",
-            r"\b(?:exclusively|solely)\b",
-            r"\bnothing\s+(?:but|else)\b",
-            r"\bexcept\s+(?:for|in|the)\b",
-            r"\bapart\s+from\b",
-            r"\b(?:limit|restrict)\s+(?:it|this|that|yourself|the|your|changes|them)\b",
-            r"\w\s+only(?:[.,;)]|$)",
-            r"\bfocus\s+(?:only\s+|solely\s+|specifically\s+)?on\b",
-            r"\bno\s+need\s+to\s+\w",
-        ),
-        _rule(
-            "user_keeps",
-            "scope",
-            "keep keeping leave leaving preserve preserving maintain maintaining retain stick sticking stay staying as",
-            rf"\b{_KEEP_OR_LEAVE}\s+(?:(?:{_WHOLE}|only)\s+(?:[\w./`'-]+\s+){{0,6}}?)??{_SAME}",
-            r"\bstick(?:ing)?\s+(?:to|with)\b",
-            r"\bas\s+(?:we|it|they)\s+(?:do|does|did|is|was|are)\s+(?:now|before|today|currently)",
-        ),
-        _rule(
-            "user_excludes",
-            "forbidden",
-            "without",
-            r"(?<!\bbut\s)(?<!\bloads\s)(?<!\bpage\s)\bwithout\s+(?:\w+ing\b(?!\s+(?:to\s+know|them|the\s+file\b))"
-            r"|any\b|external\b"
-            r"|extra\b|additional\b|new\b|third[- ]party\b|sudo\b|root\b|network\b|internet\b"
-            r"|a\s+(?:build|new|separate|server|framework|library)\b)",
-        ),
-        _rule(
-            "user_rules_out",
-            "forbidden",
-            "no free zero",
-            r"(?:^[\W_]*|[,;—–]\s*|\b(?:and|use)\s+)(?:no|zero)\s+(?!conflicts?\b|changes?\s+(?:yet|so)|problem"
-            r"|worries|idea"
-            r"|need\b|matter|thanks|longer|one\b|errors?\b|output|results?\b|such|clue|more\s+than|fewer|less"
-            r"|doubt|luck|way\b"
-            r"|wonder|worry|issues?\b|rush|i\b|it\b|the\b|that|this|we\b|you\b|built-in\b"
-            r"|\w+\s+(?:is|are|was|were|on|found|exists?|state|across|expected|semantics)\b)[a-z]",
-            r"\b(?:dependency|compilation|build|allocation|lock)[- ]free\b",
-        ),
-        _rule(
             "limit",
             "limit",
-            "at no not fewer less up under within below maximum max minimum limit limited capped exceed exceeds "
+            "most least more fewer less longer up under within below maximum max minimum limit limited capped "
+            "exceed exceeds "
             "budget timeout",
             _QUANTITY,
         ),
@@ -265,6 +187,56 @@ USER_RULES = CuedRules(
             r"\bstandard\s+library\s+only\b",
         ),
         _rule(
+            "user_restricts",
+            "scope",
+            "only exclusively solely nothing except apart but limit restrict focus need",
+            _ORDER + r"only\s+(?!if\s+it|the\s+(?:problem|issue|thing)|thing|problem|issue|then|a\s+few"
+            r"|process)(?=\w)",
+            r"\b(?:must|should|can|may|will|to|shall|could|would|please)\s+only\s+\w",
+            r"\b(?:use|using|change|edit|modify|touch|look|search|work|with|include|return|output|reply|respond"
+            r"|answer|give"
+            r"|show|list|run|read|write|in|from|on|of|uses|import|at|to|for|query|consider|check)\s+only\b"
+            r"(?!\s+(?:problem|issue))",
+            r"\bonly\s+(?:the\s+)?(?:standard\s+library|stdlib|built-?ins?|in\s+the|from\s+the|use|using|with)\b",
+            r"\b(?:exclusively|solely)\b",
+            r"\bnothing\s+(?:but|else)\b",
+            r"\bexcept\s+(?:for|in|the)\b",
+            r"\bapart\s+from\b",
+            r"\b(?:limit|restrict)\s+(?:it|this|that|yourself|the|your|changes|them)\b",
+            r"\w\s+only(?:[.,;)]|$)",
+            r"\bfocus\s+(?:only\s+|solely\s+|specifically\s+)?on\b",
+            r"\bno\s+need\s+to\s+\w",
+        ),
+        _rule(
+            "user_keeps",
+            "scope",
+            "keep keeping leave leaving preserve preserving maintain maintaining retain stick sticking stay staying as",
+            rf"\b{_KEEP_OR_LEAVE}\s+(?:(?:{_WHOLE}|only)\s+(?:[\w./`'-]+\s+){{0,6}}?)??{_SAME}",
+            r"\bstick(?:ing)?\s+(?:to|with)\b",
+            r"\bas\s+(?:we|it|they)\s+(?:do|does|did|is|was|are)\s+(?:now|before|today|currently)",
+        ),
+        _rule(
+            "user_excludes",
+            "forbidden",
+            "without",
+            r"(?<!\bbut\s)(?<!\bloads\s)(?<!\bpage\s)\bwithout\s+(?:\w+ing\b(?!\s+(?:to\s+know|them|the\s+file\b))"
+            r"|any\b|external\b"
+            r"|extra\b|additional\b|new\b|third[- ]party\b|sudo\b|root\b|network\b|internet\b"
+            r"|a\s+(?:build|new|separate|server|framework|library)\b)",
+        ),
+        _rule(
+            "user_rules_out",
+            "forbidden",
+            "no free zero",
+            r"(?:^[\W_]*|[,;—–]\s*|\b(?:and|use)\s+)(?:no|zero)\s+(?!conflicts?\b|changes?\s+(?:yet|so)|problem"
+            r"|worries|idea"
+            r"|need\b|matter|thanks|longer|one\b|errors?\b|output|results?\b|such|clue|more\s+than|fewer|less"
+            r"|doubt|luck|way\b"
+            r"|wonder|worry|issues?\b|rush|i\b|it\b|the\b|that|this|we\b|you\b|built-in\b"
+            r"|\w+\s+(?:is|are|was|were|on|found|exists?|state|across|expected|semantics)\b)[a-z]",
+            r"\b(?:dependency|compilation|build|allocation|lock)[- ]free\b",
+        ),
+        _rule(
             "user_names_tool",
             "required",
             "instead rather not use using prefer name call",
@@ -273,6 +245,33 @@ USER_RULES = CuedRules(
             _ORDER + r"use\s+`[^`]+`",
             _ORDER + r"prefer\s+\w",
             _ORDER + r"(?:name|call)\s+the\s+\w+",
+        ),
+        _rule(
+            "user_insists",
+            "required",
+            "make making ensure ensuring sure forget careful always mandatory",
+            r"\b(?:make|making|be)\s+sure\b(?!\s+(?:why|if|what|how|you\s+have))",
+            r"\bensur(?:e|ing)\b",
+            r"\b(?:don't|do\s+not)\s+forget\b",
+            r"\bbe\s+careful\b",
+            _ORDER + r"always\s+\w",
+        ),
+        _rule(
+            "user_demands",
+            "required",
+            "must should needs has shall required",
+            r"(?<!\bi\s)(?<!\bwe\s)(?<!\bif\s)\bmust(?!\s+(?:have\s+been|be\s+(?:a\s+bug|something|because)|not"
+            r"|never))",
+            r"(?<!\bi\s)(?<!\bwe\s)(?<!\bbut\s)\b(?:should|shall)\s+(?:be\s+(?!fine|ok\b|okay|enough|easy|able"
+            r"|possible"
+            r"|straightforward|good|working|the\s+case|attributed|used\b|installed\b|\"|after)"
+            r"|always|only|also|stay|remain|have\s+(?!been)|contain|include|use|return|print|show|do\b|end|start"
+            r"|follow|fit"
+            r"|support|accept|match|keep|exit|say|live|go\b)",
+            r"\b(?:it|they|output|result|file|function|code|page|command|script|answer|response|solution"
+            r"|everything|this"
+            r"|that|commits?|messages?|names?|which|all)\s+(?:only\s+)?(?:needs?|has|have)\s+to\b(?!\s+(?:do|go)\b)",
+            r"\b(?:is|are)\s+(?:required|mandatory)\b",
         ),
     ]
 )
@@ -304,14 +303,60 @@ AGENT_RULES = CuedRules(
             r"\bwon't\b.{0,40}\bunless\s+(?:you|the\s+user|explicitly)\b",
         ),
         _rule(
-            "agent_must",
-            "required",
-            "must has have",
-            r"(?<!\bi\s)(?<!\bwe\s)\bmust\s+(?:also\s+|always\s+|only\s+)?(?:be\s+(?!the\b|a\s|an\s|because|due"
-            r"|that|something"
-            r"|some\s|\w+ing\b|missing|related|wrong|somewhere|where|why|how|what|in\b|from)"
-            r"|(?!have\b|be\b|not\b|never\b)[a-z])",
-            r"(?<!\bi\s)(?<!\bwe\s)\b(?:has|have)\s+to\s+(?:be|stay|remain|match|fit)\b",
+            "limit",
+            "limit",
+            "most least more fewer longer within maximum max limit limited capped exceed exceeds timeout rate "
+            "words word target "
+            "over range",
+            r"\b(?:returns?|allows?|accepts?|must|should|can|may|limit(?:ed)?|range|target|budget|cap(?:ped)?|stay"
+            r"|max(?:imum)?|api|supports?)\b[^.;]{0,50}?" + _QUANTITY,
+            r"\b(?:rate|size|token|context|character|word|line)[- ]limit\b",
+            r"\bmax(?:imum)?\s*:?\s+\d+\b|\bhard\s+limit\b",
+            r"\d+\s*[-–]\s*\d+[- ]?(?:\w+\s+){0,2}(?:target|limit|range)\b",
+            r"\b(?:target|limit)\s+(?:of|is|range)\s+[~≈]?\d",
+            r"\b(?:stay|keep|fit|be|remain)\w*\s+(?:with)?in\s+(?:the\s+)?(?:target|limit|range|budget|scope)\b",
+        ),
+        _rule("version", "version", _PLATFORM_CUES, *_VERSION),
+        _rule(
+            "compatibility",
+            "version",
+            "compatible compatibility backward backwards cross works work",
+            r"\b(?:must|need(?:s)?\s+to|should|wants?|to|for|ensure|has\s+to|maintain|preserve|break(?:ing)?)\s+"
+            r"(?:\w+\s+){0,3}?(?:(?:backwards?|forwards?)[- ]compatib\w+|compatible\s+with|cross[- ](?:platform"
+            r"|browser))",
+            r"\b(?:need|must|should|has\s+to)\b[^.;]{0,60}?\bworks?\s+(?:in|on|with|across)\s+(?:both|all|any"
+            r"|every)\b",
+        ),
+        _rule(
+            "permission",
+            "permission",
+            "only approval permission permissions allowed permitted plan unless authorization require requires "
+            "request consent",
+            r"(?<!-level\s)\bread[- ]only\b(?!\s+(?:operations?|search|safety|planning|system))",
+            r"\brequires?\s+(?:your\s+|user\s+|explicit\s+|manual\s+|clear\s+)?"
+            r"(?:approval|permissions?|root|sudo|admin|authorization)",
+            r"\b(?:need|without)\s+(?:your|the\s+user's|explicit|user)\s+(?:approval|permission|consent"
+            r"|confirmation|request)",
+            r"\bnot\s+(?:allowed|permitted)\s+to\b",
+            r"\b(?:am|are|is|we're|i'm)\s+(?:still\s+)?in\s+plan\s+mode\b",
+            r"\bpermissions?\s+(?:was|were|is|are)\s+denied\b",
+            r"\bunless\s+(?:explicitly\s+)?(?:asked|told|requested|the\s+user|you\s+(?:explicitly\s+)?(?:ask|want"
+            r"|say))\b",
+        ),
+        _rule(
+            "environment",
+            "environment",
+            "network internet supported available installed writable reachable permitted possible unavailable "
+            "unsupported "
+            "requires require root sudo docker gpu auth force",
+            r"(?:^|[,;:(—]\s*|\bthere(?:'s|\s+is)\s+|\bhave\s+|\bhas\s+|\bwith\s+)"
+            r"no\s+(?:network|internet|root|sudo|docker|gpu|auth\b|force)\b",
+            r"\b(?:is|are)(?:n't|\s+not)\s+(?:\w+ly\s+)?(?:supported|available|installed|writable|reachable"
+            r"|permitted)\b(?!\s+yet\b)",
+            r"\bnot\s+(?:available|supported|possible)\s+(?:in|on|by|here|for)\b",
+            r"\bun(?:available|supported)\s+(?:in|on|by|here)\b",
+            r"\brequires?\s+(?:a\s+)?(?:separate|authentication|https|network|internet)\b",
+            r"\brequires?\s+(?:starting|restarting)\s+a\b",
         ),
         _rule(
             "agent_restates_user",
@@ -371,58 +416,14 @@ AGENT_RULES = CuedRules(
             r"\b(?:use|in|prefer\w*|write)\s+(?:british|american|plain)\s+english\b",
         ),
         _rule(
-            "limit",
-            "limit",
-            "at no not up within maximum max limit limited capped exceed exceeds timeout rate words word target "
-            "over range",
-            r"\b(?:returns?|allows?|accepts?|must|should|can|may|limit(?:ed)?|range|target|budget|cap(?:ped)?|stay"
-            r"|max(?:imum)?|api|supports?)\b[^.;]{0,50}?" + _QUANTITY,
-            r"\b(?:rate|size|token|context|character|word|line)[- ]limit\b",
-            r"\bmax(?:imum)?\s*:?\s+\d+\b|\bhard\s+limit\b",
-            r"\d+\s*[-–]\s*\d+[- ]?(?:\w+\s+){0,2}(?:target|limit|range)\b",
-            r"\b(?:target|limit)\s+(?:of|is|range)\s+[~≈]?\d",
-            r"\b(?:stay|keep|fit|be|remain)\w*\s+(?:with)?in\s+(?:the\s+)?(?:target|limit|range|budget|scope)\b",
-        ),
-        _rule("version", "version", _PLATFORM_CUES, *_VERSION),
-        _rule(
-            "compatibility",
-            "version",
-            "compatible compatibility backward backwards cross works work",
-            r"\b(?:must|need(?:s)?\s+to|should|wants?|to|for|ensure|has\s+to|maintain|preserve|break(?:ing)?)\s+"
-            r"(?:\w+\s+){0,3}?(?:(?:backwards?|forwards?)[- ]compatib\w+|compatible\s+with|cross[- ](?:platform"
-            r"|browser))",
-            r"\b(?:need|must|should|has\s+to)\b[^.;]{0,60}?\bworks?\s+(?:in|on|with|across)\s+(?:both|all|any"
-            r"|every)\b",
-        ),
-        _rule(
-            "permission",
-            "permission",
-            "read approval permission permissions allowed permitted plan granted unless authorization",
-            r"(?<!-level\s)\bread[- ]only\b(?!\s+(?:operations?|search|safety|planning|system))",
-            r"\brequires?\s+(?:your\s+|user\s+|explicit\s+|manual\s+|clear\s+)?"
-            r"(?:approval|permissions?|root|sudo|admin|authorization)",
-            r"\b(?:need|without)\s+(?:your|the\s+user's|explicit|user)\s+(?:approval|permission|consent"
-            r"|confirmation|request)",
-            r"\bnot\s+(?:allowed|permitted)\s+to\b",
-            r"\b(?:am|are|is|we're|i'm)\s+(?:still\s+)?in\s+plan\s+mode\b",
-            r"\bpermissions?\s+(?:was|were|is|are)\s+denied\b",
-            r"\bunless\s+(?:explicitly\s+)?(?:asked|told|requested|the\s+user|you\s+(?:explicitly\s+)?(?:ask|want"
-            r"|say))\b",
-        ),
-        _rule(
-            "environment",
-            "environment",
-            "network internet offline sandbox sandboxed supported available installed unavailable such requires "
-            "require isn't not "
-            "possible no",
-            r"(?:^|[,;:(—]\s*|\bthere(?:'s|\s+is)\s+|\bhave\s+|\bhas\s+|\bwith\s+)"
-            r"no\s+(?:network|internet|root|sudo|docker|gpu|auth\b|force)\b",
-            r"\b(?:is|are)(?:n't|\s+not)\s+(?:\w+ly\s+)?(?:supported|available|installed|writable|reachable"
-            r"|permitted)\b(?!\s+yet\b)",
-            r"\bnot\s+(?:available|supported|possible)\s+(?:in|on|by|here|for)\b",
-            r"\bun(?:available|supported)\s+(?:in|on|by|here)\b",
-            r"\brequires?\s+(?:a\s+)?(?:separate|authentication|https|network|internet)\b",
-            r"\brequires?\s+(?:starting|restarting)\s+a\b",
+            "agent_must",
+            "required",
+            "must has have",
+            r"(?<!\bi\s)(?<!\bwe\s)\bmust\s+(?:also\s+|always\s+|only\s+)?(?:be\s+(?!the\b|a\s|an\s|because|due"
+            r"|that|something"
+            r"|some\s|\w+ing\b|missing|related|wrong|somewhere|where|why|how|what|in\b|from)"
+            r"|(?!have\b|be\b|not\b|never\b)[a-z])",
+            r"(?<!\bi\s)(?<!\bwe\s)\b(?:has|have)\s+to\s+(?:be|stay|remain|match|fit)\b",
         ),
     ]
 )

@@ -133,25 +133,21 @@ def _stem(word: str) -> str:
         return word[:-2]
     if word.endswith("s") and len(word) > 3 and not word.endswith(("ss", "us", "is")):
         return word[:-1]
-    if word.endswith("e") and len(word) > 4:
-        return _RESTORE.get(word[:-1], word[:-1])
     return word
 
 
-# Verbs whose silent e the endings above take away; the same table brings both forms together.
-_RESTORE = {
-    stem: stem + "e"
-    for stem in word_set(
-        "us remov delet creat updat chang writ mov mak includ rewrit generat requir execut instal sav stor "
-        "driv shar provid compar serv ignor configur combin defin declar achiev resolv manag merg reus driv "
-        "replac resiz nam renam typ cod pars cach imag valu utiliz utilis overwrit erase prun"
-    )
-}
+_SILENT_E = re.compile(
+    r"(?:v|z|u|[aeiou]c|[^eo]at|[^o]id|[^p]ut|ur|ag|ang|erg|[^e]ar|[^aeo]in|[nr]s"
+    r"|^(?:us|writ|overwrit|rewrit|mak|delet|stor|restor|ignor|nam|renam|typ|cod|requir|serv|merg|reus|compil|fil|eras"
+    r"|clos|includ|exclud|handl|enabl|disabl))$"
+)
+"""Stems that lose a silent e before -ing and -ed."""
 
 
 def _undouble(stem: str) -> str:
-    if stem in _RESTORE:
-        return _RESTORE[stem]
+    """The verb behind a stem that -ing or -ed was cut from: silent e put back, doubled consonant halved."""
+    if _SILENT_E.search(stem):
+        return stem + "e"
     if len(stem) > 3 and stem[-1] == stem[-2] and stem[-1] not in "lsfz":
         return stem[:-1]
     return stem if len(stem) >= 3 else stem + "e"

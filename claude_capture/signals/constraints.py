@@ -74,6 +74,7 @@ def _scan(
         if source != "user" and (statement.bullet or summary) and _PAST.match(statement.lower):
             continue
         taken: list[tuple[int, int]] = []
+        items: list[Constraint] = []
         for rule in candidates:
             if summary and rule.name not in SUMMARY_RULES:
                 continue
@@ -91,16 +92,19 @@ def _scan(
                     continue
                 slots.add(slot)
                 taken.append((start, end))
-                yield Constraint(
-                    step=step,
-                    quote=statement.text[start:end],
-                    source=source,
-                    rule=rule.name,
-                    start=statement.start + start,
-                    end=statement.start + end,
-                    kind=rule.kind,
-                    slot=slot,
+                items.append(
+                    Constraint(
+                        step=step,
+                        quote=statement.text[start:end],
+                        source=source,
+                        rule=rule.name,
+                        start=statement.start + start,
+                        end=statement.start + end,
+                        kind=rule.kind,
+                        slot=slot,
+                    )
                 )
+        yield from sorted(items, key=lambda item: item.start or 0)
 
 
 def _clause(lower: str, start: int, end: int) -> tuple[int, int]:

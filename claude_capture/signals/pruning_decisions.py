@@ -16,14 +16,16 @@ from claude_capture.signals.sentences import Statement
 from claude_capture.signals.trace_reading import TraceReading
 
 _DONE = re.compile(
-    r"\b(?:test|tests|error|command|edit|build|it|that|this)\s+(?:still\s+)?(?:failed|fails|didn't\s+work"
-    r"|is\s+still)\b|\bi\s+(?:was\s+wrong|already\s+did)\b"
+    r"\b(?:tests?|error|command|edit|build)\s+(?:still\s+)?(?:failed|fails|didn't\s+work)\b"
+    r"|\b(?:it|that|this)\s+(?:still\s+fails|failed|didn't\s+work|is\s+still)\b|\bi\s+(?:was\s+wrong|already\s+did)\b"
 )
 _SUPPOSITION = re.compile(r"\b(?:if|when|whether|unless|in\s+case)\s[^,;:]*$")
 
 
 _PRONOUNS = frozenset({"this", "that", "it", "these", "those", "they", ""})
 _LONGEST_OPTION = 110
+_EDGES = " ,;:—–-()*.\"'"
+_CLAUSE_START = re.compile(r"[,;—–]\s|\b(?:but|and|so|since|because|however)\s")
 
 
 def find_pruning_decisions(reading: TraceReading) -> list[PruningDecision]:
@@ -105,9 +107,12 @@ def _named(option: str, previous: Statement | None) -> str:
 
 
 def _group(statement: Statement, match: re.Match[str], name: str) -> str:
-    """Text of the first group `name`, `name2`, … that took part in the match, else an empty string."""
+    """Text of the first group `name`, `name2`, … in the match; for an option else the clause before the match."""
     for key, value in match.groupdict().items():
         if value and key.rstrip("23456") == name:
             start, end = match.span(key)
-            return statement.text[start:end].strip(" ,;:—–-()*")
-    return ""
+            return statement.text[start:end].strip(_EDGES)
+    if name != "option":
+        return ""
+    before = _CLAUSE_START.split(statement.text[: match.start()])[-1]
+    return before[-_LONGEST_OPTION:].strip(_EDGES)

@@ -1,6 +1,7 @@
 """The rules by which dismissals are recognised, as data: name, cue words, alternatives.
 
-Groups named `option` and `reason` (with a digit where a rule has several) hold what was dismissed and why.
+Groups named `option` and `reason` (with a digit where a rule has several) hold what was dismissed and why; where a rule
+names no option, it is the clause before the match.
 """
 
 from __future__ import annotations
@@ -77,51 +78,50 @@ RULES = CuedRules(
         ),
         _rule(
             "verdict_against",
-            "overkill overengineered overengineering over too worth impractical unworkable unreliable option "
-            "viable feasible "
-            "suitable practical workable applicable reliable scope undertaking effort project refactor "
+            "overkill overengineered overengineering over too worth impractical unworkable unreliable option viable "
+            "feasible suitable practical workable applicable reliable scope undertaking effort project refactor "
             "refactoring prone",
-            r"(?P<option>\b[\w`'\"./()-]+(?:\s+[\w`'\"./()-]+){0,9}?)\s+"
-            r"(?:is|are|would\s+be|seems|feels|looks|sounds|might\s+be|isn't|'s)\s+"
+            r"(?:\b(?:is|are|would\s+be|seems|feels|looks|sounds|might\s+be|isn't)|'s)\s+"
             r"(?:probably\s+|likely\s+|really\s+|just\s+|a\s+bit\s+|also\s+|clearly\s+|simply\s+)*"
             rf"(?P<reason>{_VERDICT}\b.*)",
+            r"\bisn't\s+(?:really\s+)?(?P<reason2>(?:viable|feasible|suitable|practical|workable|applicable|reliable"
+            r"|an\s+option|worth\s+(?:it|the))\b.*)",
         ),
         _rule(
             "not_worth",
             "worth",
-            r"(?P<option>[^;]{3,110}?)[;,—–-]\s*(?:so\s+)?(?:it's\s+)?(?P<reason>not\s+worth\s+(?:it|the|doing)\b.*)",
+            r"[;,—–-]\s*(?:so\s+)?(?:it's\s+)?(?P<reason>not\s+worth\s+(?:it|the|doing)\b.*)",
         ),
         _rule(
             "ruled_out",
             "rule ruled ruling rules dismiss dismissed discard discarded reject rejected rejecting eliminate "
             "eliminated",
-            r"\b(?:rules?|ruled|ruling)\s+out\s+(?P<option>[^,;]+)",
-            r"\b(?P<option2>[^,;]{3,80}?)\s+(?:is|are|can\s+be)\s+(?:ruled\s+out|dismissed|discarded)",
+            r"\b(?:rules?|ruling)\s+out\s+(?P<option>[^,;]+)",
+            r"(?<!be\s)(?<!been\s)\bruled\s+out\s+(?P<option2>[^,;]+)",
+            r"\b(?:is|are|can\s+be|has\s+been)\s+(?:ruled\s+out|dismissed|discarded)",
             r"\b(?:i(?:'ll|\s+will|'m)?|we(?:'ll)?|so)\s+(?:\w+\s+)?(?:dismiss|discard|reject|eliminate)(?:ed"
             r"|ing)?\s+"
             r"(?P<option3>[^,;]+)",
         ),
         _rule(
             "not_the_cause",
-            "not isn't wasn't aren't unrelated irrelevant false main herring existing part factor",
-            rf"(?P<option>\b{_THING})\s+(?:is|are|was|'s)(?:n't|\s+not)\s+(?:actually\s+|really\s+|likely\s+)?"
+            "cause culprit problem issue reason caller bug one source place related relevant involved responsible "
+            "looking "
+            "unrelated irrelevant herring existing part factor it",
+            r"(?:\b(?:is|are|was)|'s)(?:n't|\s+not)\s+(?:actually\s+|really\s+|likely\s+)?"
             r"(?:the\s+(?:\w+\s+)?(?:cause|culprit|problem|issue|reason|caller|bug|one|source|place"
             r"|right\s+(?:place|file|one|approach|tool|function))\b"
-            r"|(?:it\b(?=[.,;]|$))|(?:related|relevant|involved|responsible|what\s+we(?:'re| are)\s+looking))",
-            rf"(?P<option2>\b{_THING})\s+(?:is|are|was|were|seems?|looks?)\s+(?:probably\s+|likely\s+|all\s+)?"
+            r"|it\b(?=[.,;]|$)|(?:related|relevant|involved|responsible|what\s+we(?:'re| are)\s+looking))",
+            r"\b(?:is|are|was|were|seems?|looks?)\s+(?:probably\s+|likely\s+|all\s+)?"
             r"(?:unrelated|irrelevant|not\s+relevant|a\s+red\s+herring|pre-?existing)\b",
-            r"(?P<option3>[^;,]{3,110}?)\s+(?:might|may|could)\s+be\s+(?:part\s+of\s+it|a\s+factor|related"
-            r"|involved),?\s+"
-            r"but\s+(?P<reason>.*)",
+            r"\b(?:might|may|could)\s+be\s+(?:part\s+of\s+it|a\s+factor|related|involved),?\s+but\s+(?P<reason>.*)",
         ),
         _rule(
             "harmless",
             "warning warnings false style noise",
-            rf"(?P<option>\b(?:{_THING}|they))\s*(?:is|are|'s|'re|was|were)\s+(?:just|only"
-            rf"|merely)\s+(?:\w+[- ]){{0,3}}?"
+            r"(?:\b(?:is|are|was|were)|'s|'re)\s+(?:just|only|merely)\s+(?:\w+[- ]){0,3}?"
             r"(?P<reason>(?:warnings?|noise|false\s+positives?|style)\b.*)",
-            r"(?P<option2>[^;]{3,90}?)\s*(?:is|are|'re)\s+(?:likely\s+"
-            r"|probably\s+)?(?P<reason2>(?:a\s+)?false\s+positives?\b.*)",
+            r"(?:\b(?:is|are)|'re)\s+(?:likely\s+|probably\s+)?(?P<reason2>(?:a\s+)?false\s+positives?\b.*)",
         ),
         _rule(
             "skipped",
@@ -143,8 +143,8 @@ RULES = CuedRules(
             r"\bno\s+need\s+(?:to|for)\s+(?P<option2>[^,;—–]{3,90}?)\s*(?:[,;—–-]+\s*|\s)(?P<reason2>(?:since"
             r"|because|as\s"
             r"|(?:i|we)\s+can\s|it\s+already|it's\s+already|that's\s+already|given\s+that).*)",
-            r"\b(?P<option3>[^;,]{3,90}?)\s+(?:is|are|would\s+be|seems)\s+(?:really\s+|probably\s+)?"
-            r"(?:unnecessary|not\s+(?:really\s+)?(?:needed|necessary))\s+(?P<reason3>(?:here|since|because|as)\b.*)",
+            r"\b(?:is|are|would\s+be|seems)\s+(?:really\s+|probably\s+)?(?:unnecessary|not\s+(?:really\s+)?"
+            r"(?:needed|necessary))\s+(?P<reason3>(?:here|since|because|as)\b.*)",
             r"\bthat\s+way,?\s+(?:i|we)\s+(?:don't|won't)\s+need\s+(?P<option4>.+)",
         ),
         _rule(
@@ -156,9 +156,8 @@ RULES = CuedRules(
         ),
         _rule(
             "will_not_work",
-            "work help apply possible catch cover handle suffice scale",
-            r"(?P<option>\b(?:a|an|the|using|just|simply|that|this|it|`[^`]+`|\w+ing)\b[^;,]{0,80}?)\s+"
-            r"(?P<reason>(?:won't|wouldn't|would\s+not|will\s+not)\s+(?:\w+ly\s+)?"
+            "won't wouldn't would will",
+            r"(?P<reason>\b(?:won't|wouldn't|would\s+not|will\s+not)\s+(?:\w+ly\s+)?"
             r"(?:work|help|apply|be\s+possible|catch|cover|handle|suffice|scale)\b.*)",
         ),
         _rule(
@@ -184,15 +183,15 @@ NAMED = re.compile(
     rf"|:)\s*(?:to\s+)?"
     r"(?P<option3>[^;]{4,110})"
     rf"|^[*_]*{_OPTION}\s+(?:[a-e]|\d)\b[*_:. ]*(?P<option4>.*)"
-    r"|\b(?P<option5>\w[^;:,]{3,80}?)\s+could\s+be\s+used\b"
-    r"|\bif\s+(?:i|we)\s+(?P<option6>use\s[^;,]{4,110})"
+    r"|(?<=\s)could\s+be\s+used\b"
+    r"|\bif\s+(?:i|we)\s+(?P<option5>use\s[^;,]{4,110})"
 )
 """Something is named as a possibility."""
 
 TURNED_DOWN_CUES = word_set("but however though although unfortunately still yet that this it con")
 TURNED_DOWN = re.compile(
     r"^[\W_]*(?:but|however|though|although|unfortunately|still|yet|that|this|it)\b,?\s*(?P<reason>"
-    r"(?:(?:that|this|it)\s+)?.{0,90}?\b(?:wouldn't|would\s+(?:need|require|break|mean|add|force|not)|won't"
+    r"(?:(?:that|this|it)\s+)?.{0,90}?\b(?:wouldn't|would\s+(?!be\s+(?:better|good|fine|great|useful|nice|enough)|work)\w+|won't"
     rf"|doesn't\s+(?:work|allow|support|help|cover)|(?:is|are|seems)\s+(?:too|{_VERDICT})"
     r"|(?:isn't|not)\s+(?:worth|feasible|possible|straightforward|ideal|practical|enough|on-demand|reliable)"
     r"|requires?|breaks?|(?:a|the)\s+(?:challenge|catch|downside)|fails\s+(?:on|for|when)|can't|cannot"
