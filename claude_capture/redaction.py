@@ -8,13 +8,19 @@ valid. It fails closed: a string that cannot be checked is not stored.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
-from claude_capture.redaction_rules import RULES, SECRET_KEY_NAME, is_plausible_secret
+import orjson
+
+from claude_capture.redaction_rules import RULES, Rule, is_plausible_secret, is_secret_name
 
 _SHORTEST = 6
 _SHORTEST_KNOWN = 12
 FAILED = "«REDACTION_FAILED»"
+
+Keywords = tuple[tuple[str, Rule], ...]
+_ALL_KEYWORDS: Keywords = tuple((keyword, rule) for rule in RULES for keyword in rule.keywords)
 
 
 class Redactor:
@@ -29,39 +35,43 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """The text without its secrets; `FAILED` where redaction itself fails."""
+        return self._checked(text, _ALL_KEYWORDS)
+
+    def value(self, value: Any) -> Any:
+        """A copy of a JSON value with every string in it redacted, keys included."""
+        return self._walk(value, "", _keywords_in(value))
+
+    def _walk(self, value: Any, name: str, keywords: Keywords) -> Any:
+        if isinstance(value, str):
+            redacted = self._checked(value, keywords)
+            if redacted == value and name and is_secret_name(name):
+                return self._by_name(value)
+            return redacted
+        if isinstance(value, dict):
+            return {self._checked(key, keywords): self._walk(item, key, keywords) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self._walk(item, name, keywords) for item in value]
+        return value
+
+    def _checked(self, text: str, keywords: Keywords) -> str:
         try:
-            return self._redact(text)
+            return self._redact(text, keywords)
         except Exception:
             # Fail closed: whatever went wrong, storing the unchecked text would be worse than losing it.
             self.counts["REDACTION_FAILED"] += 1
             return FAILED
-
-    def value(self, value: Any, name: str = "") -> Any:
-        """A copy of a JSON value with every string in it redacted, keys included; `name` is the key it stands under."""
-        if isinstance(value, str):
-            redacted = self.text(value)
-            if redacted == value and name and SECRET_KEY_NAME.search(name):
-                return self._by_name(value)
-            return redacted
-        if isinstance(value, dict):
-            return {self.text(key): self.value(item, key) for key, item in value.items()}
-        if isinstance(value, list):
-            return [self.value(item, name) for item in value]
-        return value
 
     def _by_name(self, value: str) -> str:
         if len(value) >= 4 and "«" not in value and " " not in value and is_plausible_secret("PASSWORD", value):
             return self._placeholder("SECRET", value)
         return value
 
-    def _redact(self, text: str) -> str:
+    def _redact(self, text: str, keywords: Keywords) -> str:
         if len(text) < _SHORTEST:
             return text
         lower = text.lower()
         found: list[tuple[int, int, str]] = []
-        for rule in RULES:
-            if not any(keyword in lower for keyword in rule.keywords):
-                continue
+        for rule in _rules([rule for keyword, rule in keywords if keyword in lower]):
             for match in rule.pattern.finditer(text):
                 group = next((name for name in ("s", "b") if match.groupdict().get(name) is not None), 0)
                 start, end = match.span(group)
@@ -98,3 +108,17 @@ class Redactor:
                 self._known.append(secret)
         self.counts[self._kinds[secret]] += 1
         return placeholder
+
+
+def _keywords_in(value: Any) -> Keywords:
+    """The keywords that occur anywhere in the value: most values hold few, and only these are looked for again."""
+    try:
+        whole = orjson.dumps(value).decode().lower()
+    except (TypeError, ValueError, RecursionError):
+        return _ALL_KEYWORDS
+    return tuple((keyword, rule) for keyword, rule in _ALL_KEYWORDS if keyword in whole)
+
+
+def _rules(found: list[Rule]) -> Iterable[Rule]:
+    """Each rule once, in the order of the rule set."""
+    return dict.fromkeys(found) if len(found) > 1 else found

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 _Q = r"(?:\\{0,8}[\"'`])?"
 _ASSIGN = rf"{_Q}\s{{0,4}}(?::=|=>|[=:])\s{{0,4}}{_Q}"
@@ -16,7 +17,7 @@ _END = r"(?![A-Za-z0-9_-])"
 _START = r"(?<![A-Za-z0-9_-])"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rule:
     """How one kind of secret is found."""
 
@@ -54,7 +55,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "AWS_SESSION_TOKEN",
-        "session",
+        "session_token sessiontoken",
         rf"(?:aws_?session_?token|SessionToken){_ASSIGN}(?P<s>[A-Za-z0-9/+=]{{60,2000}})",
         flags=re.IGNORECASE,
     ),
@@ -157,7 +158,8 @@ RULES: tuple[Rule, ...] = (
         "PASSWORD",
         "passw pwd passphrase",
         rf"(?:passw(?:or)?d|passphrase|\b(?:[A-Za-z]{{1,12}}_?)?pwd)[A-Za-z0-9_-]{{0,20}}{_ASSIGN}"
-        r"(?P<s>[^\s\"'`\\,;&|<>(){}\[\]«»$]{4,200})",
+        r"(?:(?<=[\"'`])(?P<b>[^\s\"'`\\«»${<(%][^\s\"'`\\«»]{3,200})(?=\\{0,8}[\"'`])"
+        r"|(?P<s>[^\s\"'`\\,;&|<>(){}\[\]«»$]{4,200}))",
         check=True,
         flags=re.IGNORECASE,
     ),
@@ -173,12 +175,18 @@ RULES: tuple[Rule, ...] = (
     ),
 )
 
-SECRET_KEY_NAME = re.compile(
+_SECRET_NAME = re.compile(
     r"(?:passw(?:or)?d|passphrase|pwd|secret|api[_-]?key|access[_-]?key|private[_-]?key|auth[_-]?token|access[_-]?token"
     r"|refresh[_-]?token|client[_-]?secret|credential)",
     re.IGNORECASE,
 )
-"""Names of JSON fields and environment variables whose value is a secret if it looks like one."""
+
+
+@lru_cache(maxsize=4096)
+def is_secret_name(name: str) -> bool:
+    """Whether a JSON field or environment variable of this name holds a secret, if its value looks like one."""
+    return _SECRET_NAME.search(name) is not None
+
 
 _NOT_SECRETS = re.compile(
     r"(?:your|my|the|some|an?|new|old|test|fake|dummy|example|sample|placeholder|change|insert|enter|replace|optional"
