@@ -140,10 +140,11 @@ def classify_command(command: str) -> BashCommand:
     return BashCommand(frozenset(purposes), read_only, writes, program, target)
 
 
-def command_words(command: str) -> list[str]:
+@lru_cache(maxsize=8192)
+def command_words(command: str) -> tuple[str, ...]:
     """Words of a command line without operators, quotes stripped; for comparing two commands."""
     words = [word.strip("(){}") for part in _cut(command) for word in part.words]
-    return [word for word in words if word]
+    return tuple(word for word in words if word)
 
 
 def _cut(text: str) -> list[_Part]:

@@ -105,9 +105,7 @@ RULES = CuedRules(
         ),
         _rule(
             "not_the_cause",
-            "cause culprit problem issue reason caller bug one source place related relevant involved responsible "
-            "looking "
-            "unrelated irrelevant herring existing part factor it",
+            "not isn't wasn't aren't unrelated irrelevant herring preexisting existing might may could",
             r"(?:\b(?:is|are|was)|'s)(?:n't|\s+not)\s+(?:actually\s+|really\s+|likely\s+)?"
             r"(?:the\s+(?:\w+\s+)?(?:cause|culprit|problem|issue|reason|caller|bug|one|source|place"
             r"|right\s+(?:place|file|one|approach|tool|function))\b"

@@ -71,7 +71,7 @@ _EMPTY = word_set(
     excellent okay ok ah oh hmm right yes no well sure thanks everything something anything things thing all
     more very really quickly step steps following summary summarize summarise provide create give user
     working work works task tasks change changes fix fixing issue issues problem update let's ready mark
-    todo completed complete done again back one last final s t ll ve re d m what how when which who as
+    todo think thinking approach context completed complete done again back one last final s t ll ve re d m what how when which who as
     not"""
 )
 _PRAISE = re.compile(

@@ -79,9 +79,8 @@ RETRACTIONS = CuedRules(
         ),
         _rule(
             "withdraws_claim",
-            "wait hmm no oh ah actually right correct but however fact turns wrong incorrect mistaken incomplete "
-            "not missed doesn't "
-            "didn't off",
+            "wait hmm oh ah actually right correct assumed thought believed claimed expected concluded said stated "
+            "earlier previous initial original first last",
             rf"\b{_WAIT}[,.!—– ]+(?:\w+[,.]?\s+){{0,2}}?{_THAT}(?:'s|\s+is)(?:n't|\s+not|\s+wrong)",
             r"\bactually,?\s+(?:wait[,.]?\s+)?(?:no\b[,.—– ]"
             rf"|{_THAT}(?:'s|\s+is|\s+was)(?:n't|\s+not|\s+wrong|\s+incorrect)"

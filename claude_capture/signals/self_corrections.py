@@ -9,8 +9,8 @@ repeats, refusals by the person and answers to the person's objection do not cou
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
-from difflib import SequenceMatcher
 from urllib.parse import urlsplit
 
 from claude_capture.claude_trace_schema import SelfCorrection, SignalSource
@@ -21,7 +21,7 @@ from claude_capture.signals.tool_actions import EDIT_TOOLS, Action
 from claude_capture.signals.trace_reading import Message, TraceReading
 
 SIMILAR_COMMAND = 0.5
-"""Least share of common words (difflib ratio over words, 0–1) for a command to be a mended form of another."""
+"""Least share of common words (Dice over words with their counts, 0–1) for one command to be another one mended."""
 ATTEMPTS_AHEAD = 8
 """How many calls after a failure are searched for the mending attempt."""
 
@@ -138,7 +138,7 @@ def _mended_command(
             if _INSPECTS.search(again) and not _INSPECTS.search(text):
                 continue
             if action.command.program == command.program or not action.command.purposes.isdisjoint(command.purposes):
-                ratio = SequenceMatcher(None, words, command_words(again), autojunk=False).ratio()
+                ratio = _similarity(words, command_words(again))
                 if ratio >= SIMILAR_COMMAND or (not_found and action.command.program == command.program):
                     return action, "command_mended"
         elif action.call.tool in EDIT_TOOLS and checks and own_files and not action.failed:
@@ -175,6 +175,11 @@ def _mended_call(failed: Action, later: Sequence[Action]) -> tuple[Action, str] 
                 continue
             return (action, "arguments_mended") if action.call.input != failed.call.input else None
     return None
+
+
+def _similarity(one: Sequence[str], other: Sequence[str]) -> float:
+    total = len(one) + len(other)
+    return 2.0 * (Counter(one) & Counter(other)).total() / total if total else 1.0
 
 
 def _host(action: Action) -> str:
@@ -245,7 +250,7 @@ def _went_through(failed: Action, attempt: Action, after: Sequence[Action], rule
             started = started or action.call.id == attempt.call.id
             if started and action.command is not None and action.command.program == failed.command.program:
                 again = command_words(str(action.call.input.get("command", "")))
-                if SequenceMatcher(None, words, again, autojunk=False).ratio() >= SIMILAR_COMMAND:
+                if _similarity(words, again) >= SIMILAR_COMMAND:
                     return not action.failed and not action.denied
     return not attempt.failed and not attempt.denied
 

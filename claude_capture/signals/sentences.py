@@ -31,7 +31,9 @@ _SENTENCE_END = re.compile(r"[.!?…][\"'”’)*`_]*\s+(?=[\"'“‘(*`_\[]*[A-
 _ABBREVIATION = re.compile(
     r"(?:\b(?:e\.g|i\.e|etc|vs|cf|approx|resp|no|fig)|\b[A-Z]|(?:^|\s)\d{1,2})\.$", re.IGNORECASE
 )
-_WORD = re.compile(r"[a-z][a-z']*")
+_SEPARATORS = str.maketrans(
+    dict.fromkeys('0123456789!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\u2013\u2014\u2018\u201c\u201d\u2026\u2192', " ")
+)
 _ASCII_LOWER = {code: code + 32 for code in range(65, 91)} | {0x2019: 0x27}
 
 
@@ -42,7 +44,7 @@ class Statement(NamedTuple):
     lower: str
     """`text` in lower case with straight apostrophes; same length, so offsets carry over."""
     words: frozenset[str]
-    """Alphabetic words of `lower`; hyphenated words count as their parts."""
+    """Words of `lower` without digits and signs; parts of hyphenated words and identifiers count on their own."""
     start: int
     end: int
     bullet: bool
@@ -92,7 +94,7 @@ def _add(found: list[Statement], raw: str, start: int, end: int, begin: int, bul
     if len(text) < 3:
         return
     lower = lowered(text)
-    words = frozenset(_WORD.findall(lower))
+    words = frozenset(lower.translate(_SEPARATORS).split())
     if not words:
         return
     offset = begin + start + piece.index(text)
