@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import gc
 import json
 import random
 import sys
@@ -162,6 +163,8 @@ def main() -> None:
     results: dict[str, dict[str, float | None]] = {}
     for kind in ("lookups", "weak", "edits"):
         pairs = make_pairs(kind, options.prompts)
+        gc.collect()
+        gc.freeze()  # the traces waiting here would not be in the memory of a real run: no contender walks them
         warm = make_pairs(f"{kind} warm", 2)
         rate(lambda student, reference: model.score(student, [reference]), warm, 1)
         results[kind] = {

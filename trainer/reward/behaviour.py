@@ -11,32 +11,19 @@ look-ups changes nothing.
 
 from __future__ import annotations
 
-import posixpath
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 from claude_capture.claude_trace_schema import Constraint, ToolCall, Trace
-from claude_capture.signals.bash_commands import BashCommand, classify_command
+from claude_capture.signals.bash_commands import BashCommand
 from claude_capture.signals.tool_actions import read_action
-from trainer.student.workspace_paths import to_relative
+from trainer.reward.call_meaning import ANYTHING, EDITED_TEXT, meaning_of
 
-ANYTHING = "*"
-"""The resource of a call that may read or change anything."""
-FILE_WRITERS = frozenset({"Edit", "Write", "MultiEdit", "NotebookEdit"})
-_READERS = {"Read": "file_path", "NotebookRead": "notebook_path", "Grep": "path", "Glob": "path", "LS": "path"}
-_LOOKUPS = frozenset({"WebFetch", "WebSearch", "ReadMcpResourceTool", "ListMcpResourcesTool"})
-_NEUTRAL = frozenset({"TodoWrite", "TodoRead", "BashOutput", "ToolSearch", "TaskOutput", "TaskList", "TaskGet"})
-_EDITED_TEXT = frozenset({"old_string", "new_string", "content", "new_source", "edits"})
-_PATHS = frozenset({"file_path", "notebook_path", "path"})
-_IGNORED = {"Bash": frozenset({"description", "timeout"}), "Task": frozenset({"description"})}
-_IGNORED["Agent"] = _IGNORED["Task"]
 _NOT_RUN = frozenset({"user_rejected", "permission_denied", "interrupted"})
-_FREE_NUMBER = re.compile(r"(?<![A-Za-z_])\d+")
 _DATA_WORD = re.compile(r"\w{2,}")
-_CHECKS = frozenset({"test", "check"})
 
 
 @dataclass(slots=True, eq=False)
@@ -46,10 +33,6 @@ class CallView:
     index: int
     """0-based position among the trace's calls."""
     tool: str
-    arguments: dict[str, Any]
-    """Arguments that matter, paths relative to the working directory."""
-    key: str
-    """Tool and arguments as one string: equal keys are equal calls."""
     group: int
     """Calls of one assistant message share it."""
     record: ToolCall
@@ -57,17 +40,15 @@ class CallView:
     """It ran, or was refused as malformed, and failed by its own fault."""
     denied: bool
     """It never ran: rejected by a person or a permission rule, or interrupted."""
-    reads: str | None = None
-    """Path it reads, ANYTHING, or None."""
-    writes: str | None = None
-    """Path it may change, ANYTHING, or None."""
-    lookup: bool = False
-    """It only looks something up."""
-    check: bool = False
-    """It runs tests, a compiler or a linter."""
-    changes: bool = False
-    """It surely changes files or data (not merely: may)."""
-    command: BashCommand | None = None
+    arguments: dict[str, Any]
+    key: str
+    reads: str | None
+    writes: str | None
+    lookup: bool
+    check: bool
+    changes: bool
+    command: BashCommand | None
+    """From `arguments` on: see CallMeaning."""
     level: int = 0
     """Level in the canonical order."""
 
@@ -77,85 +58,12 @@ class CallView:
         return f"call {self.index + 1}"
 
 
-@lru_cache(maxsize=16384)
-def _classified(masked: str) -> BashCommand:
-    return classify_command(masked)
-
-
-def judged_command(command: str) -> BashCommand:
-    """`classify_command`, cached over commands that differ only in free-standing numbers."""
-    return _classified(_FREE_NUMBER.sub("0", command))
-
-
-def relative_path(value: Any, root: str | None) -> str:
-    """A path argument as seen from the working directory, `.`-segments removed; the directory itself is `.`."""
-    text = value if isinstance(value, str) else str(value)
-    if root and text.startswith(root):
-        rest = text[len(root) :]
-        if not rest or rest[0] == "/" or root[-1] == "/":
-            text = rest.lstrip("/") or "."
-    return posixpath.normpath(text)
-
-
-def _command(value: Any, root: str | None) -> str:
-    text = value if isinstance(value, str) else str(value)
-    if root and root in text:
-        text = to_relative(text, root).removeprefix("cd . && ")
-    return text.strip()
-
-
-def _arguments(record: ToolCall, root: str | None) -> dict[str, Any]:
-    """The arguments that matter, sorted by name, paths relative; empty and false ones are as good as absent."""
-    source = record.effective_input or record.input
-    ignored = _IGNORED.get(record.tool, frozenset())
-    arguments: dict[str, Any] = {"command": _command(source.get("command", ""), root)} if record.tool == "Bash" else {}
-    for name in sorted(source):
-        value = source[name]
-        if name in ignored or name in arguments or value is None or value is False:
-            continue
-        if name in _PATHS:
-            value = relative_path(value, root)
-            if name == "path" and value == ".":
-                continue
-        elif root and name not in _EDITED_TEXT and root in str(value):
-            value = to_relative(value, root)
-        arguments[name] = value
-    return arguments
-
-
-def _set_effects(view: CallView) -> None:
-    """Fills what the call reads and may change."""
-    tool, arguments = view.tool, view.arguments
-    if tool == "Bash":
-        judged = view.command = judged_command(arguments["command"])
-        view.lookup = judged.read_only
-        view.check = not judged.changes_files and not _CHECKS.isdisjoint(judged.purposes)
-        view.changes = judged.changes_files or "git" in judged.purposes
-        view.reads = ANYTHING
-        view.writes = None if view.lookup or view.check else ANYTHING
-        if view.check and not view.failed and not view.denied and view.record.output:
-            view.failed = read_action(view.record).failed
-    elif tool in _READERS:
-        view.lookup = True
-        view.reads = str(arguments.get(_READERS[tool], "."))
-    elif tool in FILE_WRITERS:
-        view.changes = True
-        view.reads = view.writes = str(arguments.get("file_path") or arguments.get("notebook_path") or ANYTHING)
-    elif tool in _LOOKUPS:
-        view.lookup = True
-    elif tool.startswith("mcp__"):
-        view.lookup = bool(read_action(view.record).lookup)
-        view.writes = None if view.lookup else ANYTHING
-    elif tool not in _NEUTRAL:
-        view.reads = view.writes = ANYTHING
-
-
 def _view(index: int, record: ToolCall, group: int, root: str | None) -> CallView:
-    arguments = _arguments(record, root)
-    key = "\x1f".join([record.tool, *[f"{name}={value}" for name, value in arguments.items()]])
     denied = record.is_error and record.error_kind in _NOT_RUN
-    view = CallView(index, record.tool, arguments, key, group, record, record.is_error and not denied, denied)
-    _set_effects(view)
+    failed = record.is_error and not denied
+    view = CallView(index, record.tool, group, record, failed, denied, *meaning_of(record, root))
+    if view.check and not record.is_error and record.output:
+        view.failed = read_action(record).failed
     return view
 
 
@@ -248,7 +156,7 @@ class Behaviour:
             used = {
                 word
                 for name, value in call.arguments.items()
-                if name not in _EDITED_TEXT
+                if name not in EDITED_TEXT
                 for word in _DATA_WORD.findall(str(value)[:2000])
             }
             earlier = [other for other in self.calls[: call.index] if other.group != call.group and other.record.output]

@@ -23,8 +23,9 @@ import re
 from collections.abc import Callable
 
 from claude_capture.claude_trace_schema import Constraint
-from trainer.reward.behaviour import FILE_WRITERS, Behaviour, CallView
+from trainer.reward.behaviour import Behaviour, CallView
 from trainer.reward.call_description import shown
+from trainer.reward.call_meaning import FILE_WRITERS
 from trainer.reward.verdict import NOT_APPLICABLE, Verdict
 
 _PART = re.compile(r"[A-Za-z]+|\d+")

@@ -25,8 +25,9 @@ from functools import lru_cache
 import orjson
 from rapidfuzz.distance import Indel
 
-from trainer.reward.behaviour import FILE_WRITERS, Behaviour, CallView
+from trainer.reward.behaviour import Behaviour, CallView
 from trainer.reward.call_description import shown
+from trainer.reward.call_meaning import FILE_WRITERS
 from trainer.reward.tool_arguments import changed_lines, command_words, line_jaccard
 
 COMMANDS = "changing commands"

@@ -26,7 +26,7 @@ _WORD = re.compile(r"\w{3,}")
 def words_of_reference(reference: Behaviour) -> frozenset[str]:
     """Words of the reference's reasoning steps and of its calls."""
     texts = reference.reasoning + [str(value) for call in reference.calls for value in call.arguments.values()]
-    return frozenset(word.lower() for text in texts for word in _WORD.findall(text[:2000]))
+    return frozenset(word for text in texts for word in _WORD.findall(text[:2000].lower()))
 
 
 def _useful_steps(student: Behaviour, expected: list[str], words: frozenset[str]) -> tuple[int, int]:
@@ -40,7 +40,7 @@ def _useful_steps(student: Behaviour, expected: list[str], words: frozenset[str]
         if quote in expected:
             useful += 1
             continue
-        found = {word.lower() for word in _WORD.findall(quote[:2000])}
+        found = set(_WORD.findall(quote[:2000].lower()))
         useful += len(found & words) >= min(2, len(found))
     return useful, len(student.reasoning)
 

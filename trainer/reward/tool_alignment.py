@@ -93,8 +93,8 @@ class Alignment:
 
     def diagnostics(self) -> dict[str, float]:
         """Figures beside the reward, each in [0, 1]; a call counts as the same only with the same arguments."""
-        same = sum([match.similarity == 1.0 for match in self.matches])
-        ordered = sum([match.similarity == 1.0 and match.in_order for match in self.matches])
+        full = [match for match in self.matches if match.similarity == 1.0]
+        same, ordered = len(full), sum([match.in_order for match in full])
         students, references = len(self.student.calls), len(self.reference.calls)
         return {
             "exact": float(self.exact),

@@ -117,9 +117,18 @@ def overlap(first: frozenset[str], second: frozenset[str]) -> float:
 
 
 def words_similarity(first: Words, second: Words) -> float:
-    """Indel ratio of the tokens, cut down by what names and literal values are not shared: id=7 is not id=12."""
+    """Indel ratio of the tokens, cut down by what names and literal values are not shared: id=7 is not id=12.
+
+    0 where neither a name nor a value is shared, though there are some.
+    """
     if first.tokens == second.tokens:
         return 1.0
+    if (
+        first.names.isdisjoint(second.names)
+        and first.values.isdisjoint(second.values)
+        and (first.names or first.values or second.names or second.values)
+    ):
+        return 0.0
     order = Indel.normalized_similarity(first.tokens, second.tokens)
     named = overlap(first.names, second.names)
     if first.values or second.values:
