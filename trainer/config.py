@@ -86,6 +86,9 @@ class SftConfig(Section):
     )
     learning_rate: float = Field(default=2e-4, gt=0, description="Peak learning rate")
     epochs: float = Field(default=3.0, gt=0, description="Passes over the training split")
+    renamed_copies: int = Field(
+        default=0, ge=0, description="Further copies of each sample with names and numbers exchanged"
+    )
     max_steps: int = Field(default=-1, description="Stops earlier where positive")
     batch_size: int = Field(default=1, ge=1, description="Samples per device and step")
     gradient_accumulation: int = Field(default=1, ge=1, description="Steps summed before an update")
@@ -128,7 +131,7 @@ class PpoConfig(Section):
     gamma: float = Field(default=1.0, gt=0, le=1, description="Discount per turn")
     lam: float = Field(default=0.95, ge=0, le=1, description="GAE λ")
     clip: float = Field(default=0.2, gt=0, lt=1, description="Clip range of the probability ratio")
-    value_coefficient: float = Field(default=0.5, ge=0, description="Weight of the value loss")
+    value_epochs: int = Field(default=20, ge=1, description="Passes of the value head over an update's hidden states")
     kl_coefficient: float = Field(default=0.05, ge=0, description="Weight of the per-token KL to the SFT student")
     target_kl: float = Field(default=0.02, gt=0, description="approx-KL that ends the epochs of an update")
     max_grad_norm: float = Field(default=1.0, gt=0, description="Gradient clipping")

@@ -98,11 +98,11 @@ class Road:
     def dataset(self) -> DatasetReport:
         """Traces → bc_dataset.jsonl."""
         from trainer.dataset.behavioral_cloning_builder import build_dataset
-        from trainer.dataset.windows import count_with, estimate_tokens
+        from trainer.dataset.windows import CountTokens, count_with, estimate_tokens
         from trainer.student.base_model import load_tokenizer, resolve_base
 
         with self.stages.stage("dataset") as stage:
-            count_tokens = estimate_tokens
+            count_tokens: CountTokens = estimate_tokens
             if self.config.student.base_model != "tiny":  # the tiny tokenizer is made from the dataset, not before it
                 count_tokens = count_with(load_tokenizer(resolve_base(self.config.student)))
             report = build_dataset(self.traces, self.config, self.dataset_file, count_tokens=count_tokens)

@@ -26,6 +26,7 @@ from trainer.config import Config
 from trainer.errors import TrainerError
 from trainer.records import BCSample
 from trainer.run_folder import RunFolder
+from trainer.sft.renaming import with_renamed_copies
 from trainer.student.base_model import load_model, load_tokenizer
 from trainer.student.chat_format import encode
 
@@ -179,7 +180,8 @@ def train_sft(
         raise TrainerError(f"{len(foreign)} samples are not of the training split, the first is {foreign[0]}")
     sft, began = config.sft, time.monotonic()
     tokenizer = load_tokenizer(base)
-    rows = encode_samples(samples, tokenizer, config.dataset.max_tokens)
+    shown = with_renamed_copies(samples, sft.renamed_copies, config.student.seed)
+    rows = encode_samples(shown, tokenizer, config.dataset.max_tokens)
     adapter = LoraConfig(
         r=sft.lora_r,
         lora_alpha=sft.lora_alpha,

@@ -1,0 +1,114 @@
+"""Episodes in lock step give what each would give alone, and record exactly what the model saw and wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.trainer.student.tiny_bases import tiny_base
+from trainer.config import StudentConfig
+from trainer.records import Message
+from trainer.student.base_model import load_model, load_tokenizer
+from trainer.student.chat_format import ParsedTurn, encode
+from trainer.student.episode_trace import trace_of
+from trainer.student.episodes import run_episodes
+
+
+class Echo:
+    """Answers every turn with a result of its own length, and ends after `turns` turns."""
+
+    tools: list[dict[str, Any]] = []
+
+    def __init__(self, prompt: str, turns: int) -> None:
+        self.prompt, self.turns, self.seen = prompt, turns, 0
+
+    def reset(self) -> list[Message]:
+        self.seen = 0
+        return [{"role": "system", "content": "s"}, {"role": "user", "content": self.prompt}]
+
+    def step(self, turn: ParsedTurn) -> list[Message] | None:
+        self.seen += 1
+        return None if self.seen >= self.turns else [{"role": "tool", "content": "result " * self.seen}]
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
+    base = tiny_base(tmp_path_factory.mktemp("bases"))
+    return load_model(base, StudentConfig()).eval(), load_tokenizer(base)
+
+
+def _eager(model: Any, token: int) -> None:
+    """Makes the end of a turn likely, so that episodes have several turns."""
+    with torch.no_grad():
+        model.lm_head.weight[token] += 0.35
+
+
+def test_batch_equals_one_by_one_and_every_choice_is_the_likeliest(student: tuple[Any, Any]) -> None:
+    model, tokenizer = student
+    environments = [Echo("a", 1), Echo("a longer prompt, with 12 words", 3), Echo("b " * 40, 2)]
+    together = run_episodes(model, tokenizer, environments, max_turns=4, max_new_tokens=12)
+    for environment, episode in zip(environments, together, strict=True):
+        alone = run_episodes(model, tokenizer, [environment], max_turns=4, max_new_tokens=12)[0]
+        assert alone.ids == episode.ids
+        with torch.no_grad():
+            best = model(input_ids=torch.tensor([episode.ids])).logits[0].argmax(-1).tolist()
+        for position, written in enumerate(episode.written):
+            if written:
+                assert episode.ids[position] == best[position - 1]
+
+
+def test_what_was_given_is_tokenised_as_in_training(student: tuple[Any, Any]) -> None:
+    model, tokenizer = student
+    environment = Echo("where is MAX_LOAD?", 2)
+    episode = run_episodes(model, tokenizer, [environment], max_turns=2, max_new_tokens=8, temperature=1.0, seed=3)[0]
+    opening = encode(tokenizer, environment.reset(), generation_prompt=True).ids
+    assert episode.ids[: len(opening)] == opening
+    assert episode.written[: len(opening)] == [False] * len(opening)
+    assert episode.turn_ends[-1] == len(episode.ids)
+    assert len(episode.ids) == len(episode.written)
+
+
+def test_sampling_depends_on_the_seed_and_not_on_the_batch(student: tuple[Any, Any]) -> None:
+    model, tokenizer = student
+
+    def ids(prompts: list[str], seed: int) -> list[list[int]]:
+        environments = [Echo(prompt, 1) for prompt in prompts]
+        options = {"max_turns": 1, "max_new_tokens": 10, "temperature": 1.0, "seed": seed}
+        return [episode.ids for episode in run_episodes(model, tokenizer, environments, **options)]
+
+    both = ids(["x", "y"], 7)
+    assert both[0] == ids(["x"], 7)[0]
+    assert both[1] == ids(["y"], 8)[0]
+    assert ids(["x"], 9)[0] != both[0]
+
+
+def test_endless_turn_is_cut_and_named(student: tuple[Any, Any]) -> None:
+    model, tokenizer = student
+    episode = run_episodes(model, tokenizer, [Echo("x", 9)], max_turns=9, max_new_tokens=3, temperature=1.0)[0]
+    if episode.ids[-1] != tokenizer.eos_token_id:
+        assert episode.stop == "max_tokens"
+    assert sum(episode.written) <= 3 * 9
+
+
+def test_episode_becomes_a_trace_with_its_failures() -> None:
+    call = {"id": "call_0", "type": "function", "function": {"name": "Bash", "arguments": {"command": "false"}}}
+    messages = [
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": "do it"},
+        {"role": "assistant", "content": "I try.", "tool_calls": [call]},
+        {"role": "tool", "content": "Exit code 1\nno", "tool_call_id": "call_0"},
+        {"role": "assistant", "content": "It failed."},
+    ]
+    trace = trace_of(messages, reference=None, student="llama-claude-bc-v1")
+    assert [(c.tool, c.is_error, c.error_kind, c.reasoning) for c in trace.tool_calls] == [
+        ("Bash", True, "exit_code", "I try.")
+    ]
+    assert trace.claude_response == "It failed."
+    assert trace.status == "complete"
+    assert trace.teacher.student == "llama-claude-bc-v1"
+    unfinished = trace_of(messages[:-1], reference=trace, student="x")
+    assert (unfinished.status, unfinished.claude_response) == ("interrupted", "")
+    assert unfinished.trace_id == trace.trace_id
