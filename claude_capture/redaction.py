@@ -113,10 +113,10 @@ class Redactor:
 def _keywords_in(value: Any) -> Keywords:
     """The keywords that occur anywhere in the value: most values hold few, and only these are looked for again."""
     try:
-        whole = orjson.dumps(value).decode().lower()
+        whole = orjson.dumps(value).lower()
     except (TypeError, ValueError, RecursionError):
         return _ALL_KEYWORDS
-    return tuple((keyword, rule) for keyword, rule in _ALL_KEYWORDS if keyword in whole)
+    return tuple(pair for pair in _ALL_KEYWORDS if pair[0].encode() in whole)
 
 
 def _rules(found: list[Rule]) -> Iterable[Rule]:
