@@ -19,7 +19,10 @@ from trainer.config import PpoConfig
 from trainer.errors import TrainerError
 from trainer.ppo.advantages import generalised_advantages, policy_loss, token_rewards, value_loss, whiten
 from trainer.ppo.rollout_buffer import Batch, Rollout, minibatches
-from trainer.ppo.value_head import ActorCritic, ValueHead, as_reference
+from trainer.ppo.value_head import Actor, ValueHead, as_reference
+
+VALUE_STEPS = 4
+"""Gradient steps of the value head per pass; fixed, so that all processes take as many."""
 
 
 class NotFiniteError(TrainerError):
@@ -31,6 +34,8 @@ class Hindsight:
     """What is known of the written tokens before learning from them; tensors of shape [written tokens]."""
 
     log_probs: Tensor
+    hidden: Tensor
+    """[written tokens, hidden]: what the value head looks at."""
     advantages: Tensor
     returns: Tensor
     kl_per_episode: float
@@ -49,25 +54,22 @@ class Learner:
         self.accelerator = Accelerator(mixed_precision=precision)
         self.config = config
         self.model = model
-        self.value_head = ValueHead(model.config.hidden_size)
         self.policy_parameters = [p for p in model.parameters() if p.requires_grad]
-        self.value_parameters = list(self.value_head.parameters())
-        optimizer = torch.optim.AdamW(
-            [
-                {"params": self.policy_parameters, "lr": config.learning_rate},
-                {"params": self.value_parameters, "lr": config.value_learning_rate},
-            ],
-            weight_decay=0.0,
+        self.actor, self.optimizer = self.accelerator.prepare(
+            Actor(model, config.temperature),
+            torch.optim.AdamW(self.policy_parameters, lr=config.learning_rate, weight_decay=0.0),
         )
-        actor = ActorCritic(model, self.value_head, config.temperature)
-        self.actor, self.optimizer = self.accelerator.prepare(actor, optimizer)
+        head = ValueHead(model.config.hidden_size)
+        self.value_head, self.value_optimizer = self.accelerator.prepare(
+            head, torch.optim.AdamW(head.parameters(), lr=config.value_learning_rate, weight_decay=0.0)
+        )
 
     def improve(self, rollouts: Sequence[Rollout], seed: Sequence[int], *, warmup: bool) -> dict[str, Any]:
         """Learns from the rollouts of one update.
 
         Args:
             seed: of the order of the minibatches.
-            warmup: moves the value head alone.
+            warmup: the policy stays as it is, the value head learns.
 
         Raises:
             NotFiniteError: the loss or the gradient is not a number; that step was not taken.
@@ -75,28 +77,34 @@ class Learner:
         size = -(-self.config.minibatch_size // self.accelerator.num_processes)
         groups = minibatches(rollouts, size, self.config.gradient_accumulation, self.accelerator.device)
         known = self.look_back(rollouts, [batch for group in groups for batch in group])
-        metrics = self.learn(groups, known, seed, warmup)
-        return {"kl": known.kl_per_episode, "explained_variance": known.explained_variance, **metrics}
+        metrics = {"kl": known.kl_per_episode, "explained_variance": known.explained_variance}
+        if not warmup:
+            metrics |= self.improve_policy(groups, known, seed)
+        return metrics | {"value_loss": self.fit_values(known, seed)}
 
     def state(self) -> dict[str, Any]:
         """A copy of what learning has changed, the adapter apart: `value_head` and `optimizer`."""
-        return copy.deepcopy({"value_head": self.value_head.state_dict(), "optimizer": self.optimizer.state_dict()})
+        optimizers = {"policy": self.optimizer.state_dict(), "value": self.value_optimizer.state_dict()}
+        return copy.deepcopy({"value_head": self.value_head.state_dict(), "optimizer": optimizers})
 
     def restore(self, value_head: dict[str, Tensor], optimizer: dict[str, Any]) -> None:
         """Goes back to an earlier `state`; the learning rates stay those of the config."""
         self.value_head.load_state_dict(value_head)
-        self.optimizer.load_state_dict(optimizer)
-        rates = (self.config.learning_rate, self.config.value_learning_rate)
-        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
+        self.optimizer.load_state_dict(optimizer["policy"])
+        self.value_optimizer.load_state_dict(optimizer["value"])
+        self.optimizer.param_groups[0]["lr"] = self.config.learning_rate
+        self.value_optimizer.param_groups[0]["lr"] = self.config.value_learning_rate
 
     def look_back(self, rollouts: Sequence[Rollout], batches: Sequence[Batch]) -> Hindsight:
         """Log-probabilities, values and the reference's opinion, then advantages. No gradient."""
-        count = sum(len(batch.tokens) for batch in batches)
-        log_probs, reference, values = (torch.zeros(count, device=self.accelerator.device) for _ in range(3))
+        count, device = sum(len(batch.tokens) for batch in batches), self.accelerator.device
+        log_probs, reference = torch.zeros(count, device=device), torch.zeros(count, device=device)
+        hidden = torch.zeros(count, self.model.config.hidden_size, device=device)
         with torch.no_grad():
             for batch in batches:
-                log_probs[batch.tokens], values[batch.tokens] = self.actor(batch.ids, batch.rows, batch.columns)
+                log_probs[batch.tokens], states = self.actor(batch.ids, batch.rows, batch.columns)
+                hidden[batch.tokens] = states.float()
+            values = self.value_head(hidden)
             with as_reference(self.model):
                 for batch in batches:
                     reference[batch.tokens], _ = self.actor(batch.ids, batch.rows, batch.columns)
@@ -116,8 +124,9 @@ class Learner:
         variance = float(targets.var())
         return Hindsight(
             log_probs=log_probs,
+            hidden=hidden,
             advantages=self._whitened(torch.from_numpy(np.concatenate(advantages))),
-            returns=torch.from_numpy(targets).float().to(self.accelerator.device),
+            returns=torch.from_numpy(targets).float().to(device),
             kl_per_episode=float(np.mean(kl)),
             explained_variance=1 - float((targets - worth).var()) / variance if variance > 1e-12 else 0.0,
         )
@@ -138,37 +147,32 @@ class Learner:
         total: Tensor = self.accelerator.reduce(value.to(self.accelerator.device), reduction="sum")
         return total
 
-    def learn(
-        self, groups: Sequence[Sequence[Batch]], known: Hindsight, seed: Sequence[int], warmup: bool
+    def improve_policy(
+        self, groups: Sequence[Sequence[Batch]], known: Hindsight, seed: Sequence[int]
     ) -> dict[str, Any]:
-        """Several passes over the minibatches; see `improve`."""
-        sums = torch.zeros(4, device=self.accelerator.device)
+        """Several passes over the minibatches, ended early by approx-KL; see `improve`."""
+        sums = torch.zeros(3, device=self.accelerator.device)
         steps, tokens, norm, stopped = 0, 0.0, 0.0, False
         for epoch in range(self.config.epochs):
             for index in np.random.default_rng([*seed, epoch]).permutation(len(groups)):
-                step_sums, count = self._accumulate(groups[index], known, warmup)
+                step_sums, count = self._accumulate(groups[index], known)
                 if not bool(torch.isfinite(step_sums).all()):
                     raise NotFiniteError("the loss is not a number")
                 sums, tokens = sums + step_sums, tokens + count
-                if not warmup and float(step_sums[3]) / count > self.config.target_kl:
-                    stopped = True
+                stopped = float(step_sums[2]) / count > self.config.target_kl
+                if stopped:
                     break
-                norms = [
-                    self.accelerator.clip_grad_norm_(parameters, self.config.max_grad_norm)
-                    for parameters in (self.policy_parameters, self.value_parameters)
-                ]
-                norm = float(norms[0])
-                if not all(math.isfinite(float(each)) for each in norms):
+                norm = float(self.accelerator.clip_grad_norm_(self.policy_parameters, self.config.max_grad_norm))
+                if not math.isfinite(norm):
                     raise NotFiniteError("the gradient is not a number")
                 self.optimizer.step()
                 steps += 1
-            self.optimizer.zero_grad()
             if stopped:
                 break
-        policy, value, clipped, approx_kl = (float(total) / max(1.0, tokens) for total in sums)
+        self.optimizer.zero_grad()
+        policy, clipped, approx_kl = (float(total) / tokens for total in sums)
         return {
             "policy_loss": policy,
-            "value_loss": value,
             "clip_fraction": clipped,
             "approx_kl": approx_kl,
             "gradient_norm": norm,
@@ -176,24 +180,41 @@ class Learner:
             "kl_stop": stopped,
         }
 
-    def _accumulate(self, batches: Sequence[Batch], known: Hindsight, warmup: bool) -> tuple[Tensor, float]:
+    def _accumulate(self, batches: Sequence[Batch], known: Hindsight) -> tuple[Tensor, float]:
         """Gradients of one minibatch, micro-batch by micro-batch; returns sums over its tokens and their number."""
         self.optimizer.zero_grad()
         device = self.accelerator.device
-        local = torch.tensor(float(sum(len(batch.tokens) for batch in batches)), device=device)
-        count = float(self._sum(local))
+        count = float(self._sum(torch.tensor(float(sum(len(batch.tokens) for batch in batches)))))
         # gradients are averaged over processes, so a sum over tokens is scaled back by their number
         scale = self.accelerator.num_processes / count
-        sums = torch.zeros(4, device=device)
+        sums = torch.zeros(3, device=device)
         for number, batch in enumerate(batches):
             last = number == len(batches) - 1
             with nullcontext() if last else self.accelerator.no_sync(self.actor):
-                log_probs, values = self.actor(batch.ids, batch.rows, batch.columns)
+                log_probs, _ = self.actor(batch.ids, batch.rows, batch.columns)
                 policy = policy_loss(
                     log_probs, known.log_probs[batch.tokens], known.advantages[batch.tokens], self.config.clip
                 )
-                value = value_loss(values, known.returns[batch.tokens])
-                weight = 0.0 if warmup else 1.0
-                self.accelerator.backward(scale * (weight * policy.loss + self.config.value_coefficient * value))
-            sums += torch.stack([policy.loss.detach(), value.detach(), policy.clipped, policy.approx_kl])
+                self.accelerator.backward(scale * policy.loss)
+            sums += torch.stack([policy.loss.detach(), policy.clipped, policy.approx_kl])
         return self._sum(sums), count
+
+    def fit_values(self, known: Hindsight, seed: Sequence[int]) -> float:
+        """Fits the value head to the returns, on hidden states as they are; returns the mean loss of the first pass.
+
+        The backbone is not needed for that, so many passes cost next to nothing, and a critic that is right early is
+        what keeps the policy's gradient from being noise.
+        """
+        first, count = 0.0, len(known.returns)
+        for epoch in range(self.config.value_epochs):
+            order = np.random.default_rng([*seed, 1, epoch]).permutation(count)
+            for part in np.array_split(order, VALUE_STEPS):
+                tokens = torch.from_numpy(part).to(known.returns.device)
+                loss = value_loss(self.value_head(known.hidden[tokens]), known.returns[tokens]) / max(1, len(tokens))
+                self.value_optimizer.zero_grad()
+                self.accelerator.backward(loss)
+                self.value_optimizer.step()
+                first += float(loss.detach()) * len(tokens) / count if epoch == 0 else 0.0
+        if not math.isfinite(first):
+            raise NotFiniteError("the value loss is not a number")
+        return first

@@ -97,7 +97,7 @@ def ppo_page(rows: Sequence[Mapping[str, Any]], title: str = "PPO") -> Page:
     page = Page(title, f"{len(learned)} updates")
 
     def curve(name: str) -> list[tuple[float, float]]:
-        return [(row["update"], row[name]) for row in learned]
+        return [(row["update"], row[name]) for row in learned if name in row]  # the warm-up has no policy figures
 
     reward = {"sampled episodes": curve("reward")}
     if validated:

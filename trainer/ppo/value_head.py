@@ -1,4 +1,4 @@
-"""The student as actor and critic: one backbone, its own output layer, and a value head beside it.
+"""The student as actor and critic: one backbone, its own output layer, and a value head on what the backbone saw.
 
 Logits exist only at positions that the student wrote, and only one chunk of them at a time: for a vocabulary of
 128,000 and a prompt of 4,000 tokens the plain way would fill gigabytes with logits that nobody reads.
@@ -25,7 +25,7 @@ CHUNK_LOGITS = 2**26
 
 
 class ValueHead(nn.Module):  # type: ignore[misc]
-    """Expected future reward from a hidden state. Its gradient never reaches the backbone; it starts at zero."""
+    """Expected future reward from a hidden state that the backbone has left behind; it starts at zero."""
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
@@ -35,23 +35,22 @@ class ValueHead(nn.Module):  # type: ignore[misc]
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[n, hidden] → [n]."""
-        flat = functional.layer_norm(hidden.detach().float(), hidden.shape[-1:])
+        flat = functional.layer_norm(hidden.float(), hidden.shape[-1:])
         values: Tensor = self.linear(flat).squeeze(-1)
         return values
 
 
-class ActorCritic(nn.Module):  # type: ignore[misc]
-    """Log-probabilities and values of written tokens, in one forward pass of the backbone.
+class Actor(nn.Module):  # type: ignore[misc]
+    """Log-probabilities of written tokens and the hidden states they were chosen from, in one pass of the backbone.
 
     Args:
         policy: a PeftModel over a causal language model, with the adapter `default`.
         temperature: of the rollouts; probabilities are those that the tokens were really drawn from.
     """
 
-    def __init__(self, policy: Any, value_head: ValueHead, temperature: float = 1.0) -> None:
+    def __init__(self, policy: Any, temperature: float = 1.0) -> None:
         super().__init__()
         self.policy = policy
-        self.value_head = value_head
         self.temperature = temperature
 
     def forward(self, ids: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,12 +61,11 @@ class ActorCritic(nn.Module):  # type: ignore[misc]
             rows, columns: [n], where the written tokens stand; no column is 0.
 
         Returns:
-            Log-probabilities in nats and values, both float32 [n].
+            Log-probabilities in nats, float32 [n], and hidden states without gradient, [n, hidden].
         """
         base = self.policy.get_base_model()
         hidden = base.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state[rows, columns - 1]
-        values = self.value_head(hidden)
-        return self._log_probs(hidden, base.get_output_embeddings(), ids[rows, columns]), values
+        return self._log_probs(hidden, base.get_output_embeddings(), ids[rows, columns]), hidden.detach()
 
     def _log_probs(self, hidden: Tensor, output_layer: nn.Module, targets: Tensor) -> Tensor:
         def chunk(states: Tensor, tokens: Tensor) -> Tensor:
