@@ -1,0 +1,49 @@
+"""A gateway between a scripted teacher and a scripted local server."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from loopback_servers import Running, Script, Upstream
+
+from trainer.config import Config, RolloutConfig
+from trainer.rollout.controller import open_rollout
+from trainer.rollout.gateway import Gateway
+from trainer.rollout.rollout_state import RolloutState
+
+
+class House(NamedTuple):
+    """Everything between client and models."""
+
+    url: str
+    teacher: Upstream
+    local: Upstream
+    state: RolloutState
+    folder: Path
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Iterator[Callable[..., House]]:
+    """Starts a house; `weight` percent of new sessions are the student's."""
+    with ExitStack() as stack:
+
+        def start(
+            teacher: Script, local: Script, *, weight: float = 100, local_seconds: float = 5, **rollout: Any
+        ) -> House:
+            one, other = stack.enter_context(Upstream(teacher)), stack.enter_context(Upstream(local))
+            urls = {"teacher_url": one.url, "local_url": other.url} | rollout
+            config = Config(rollout=RolloutConfig(weights=[weight], **urls))
+            state = open_rollout(tmp_path / "rollout", config.rollout)
+            stack.callback(state.close)
+            running = stack.enter_context(Running(Gateway(config, state, local_seconds=local_seconds).app()))
+            return House(running.url, one, other, state, tmp_path / "rollout")
+
+        yield start

@@ -1,0 +1,490 @@
+"""The gateway between real sockets: byte for byte to the teacher, nothing secret to the student, always an answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from conftest import House
+from loopback_servers import RESET, Asked, Upstream, http, reply
+
+from trainer.config import Config, RolloutConfig
+from trainer.errors import TrainerError
+from trainer.rollout import gateway as gateway_module
+from trainer.rollout.controller import Controller, open_rollout
+from trainer.rollout.gateway import DECISIONS, Gateway
+from trainer.rollout.rollout_state import KILL_SWITCH
+from trainer.rollout.session_pinning import bucket, side_at
+
+CANARY = "sk-ant-canary-7f3a"
+ROOT = "/home/someone/grid"
+READ = {
+    "name": "Read",
+    "description": "Reads a file. With much more to say about it.",
+    "input_schema": {
+        "type": "object",
+        "properties": {"file_path": {"type": "string"}, "limit": {"type": "integer"}},
+        "required": ["file_path"],
+        "additionalProperties": False,
+    },
+}
+CALL = {"type": "tool_use", "id": "call_0", "name": "Read", "input": {"file_path": "data/grid.json"}}
+TEACHER_SAYS = http("200 OK", b'{"from": "teacher"}', "content-type: application/json")
+
+
+def question(**changes: Any) -> dict[str, Any]:
+    """A request as Claude Code sends it, in small."""
+    body: dict[str, Any] = {
+        "model": "claude-sonnet-4-5",
+        "max_tokens": 32000,
+        "stream": False,
+        "system": [
+            {"type": "text", "text": "x-anthropic-billing-header: cc_version=2.1.330; cch=abc;"},
+            {"type": "text", "text": f"You are …\n - Primary working directory: {ROOT}\n", "cache_control": {}},
+        ],
+        "messages": [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "<system-reminder>Be brief.</system-reminder>"},
+                    {
+                        "type": "text",
+                        "text": f"What is in {ROOT}/data/grid.json?",
+                        "cache_control": {"type": "ephemeral"},
+                    },
+                ],
+            }
+        ],
+        "tools": [READ],
+        "metadata": {"user_id": CANARY},
+        "thinking": {"type": "adaptive"},
+        "context_management": {"edits": []},
+        "output_config": {"effort": "high"},
+    }
+    return body | changes
+
+
+def ask(house: House, body: Any = None, session: str = "s1", **headers: str) -> httpx2.Response:
+    secret = {"x-api-key": CANARY, "authorization": f"Bearer {CANARY}", "anthropic-beta": "context-management-2025"}
+    names = {"x-claude-code-session-id": session, "content-type": "application/json"}
+    return httpx2.post(
+        f"{house.url}/v1/messages?beta=true",
+        content=json.dumps(question() if body is None else body),
+        headers=secret | names | headers,
+        timeout=20,
+    )
+
+
+def decisions(house: House) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (house.folder / DECISIONS).read_text("utf-8").splitlines()]
+
+
+Build = Callable[..., House]
+
+
+def test_teacher_sessions_pass_byte_for_byte(build: Build) -> None:
+    answer = http("200 OK", b"\x1f\x8b not really gzip \x00\xff", "content-encoding: gzip", "request-id: req_1")
+    house = build(lambda _: [answer], lambda _: [], weight=0)
+    body = b'{"model":"claude-x",  "unknown":[1,2],"messages":[]}\n'
+    headers = [
+        ("host", "gateway"),
+        ("Authorization", f"Bearer {CANARY}"),
+        ("anthropic-beta", "a-2025,b-2026"),
+        ("x-claude-code-session-id", "s1"),
+        ("X-Stainless-Lang", "js"),
+    ]
+    with socket.create_connection(("127.0.0.1", int(house.url.rsplit(":", 1)[1]))) as client:
+        lines = [f"{name}: {value}" for name, value in headers] + [f"content-length: {len(body)}", "connection: close"]
+        client.sendall(
+            b"POST /v1/messages?beta=true&x=%2F HTTP/1.1\r\n" + "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+        )
+        received = b""
+        while chunk := client.recv(65536):
+            received += chunk
+    asked = house.teacher.asked[0]
+    assert (asked.method, asked.target, asked.body) == ("POST", "/v1/messages?beta=true&x=%2F", body)
+    sent = {(name.lower(), value) for name, value in headers if name != "host"}
+    got = {(name.lower(), value) for name, value in asked.headers}
+    assert sent <= got
+    assert {name for name, _ in got - sent} == {"host", "content-length"}
+    head, _, content = received.partition(b"\r\n\r\n")
+    assert content == answer.partition(b"\r\n\r\n")[2]
+    assert b"content-encoding: gzip" in head
+    assert b"request-id: req_1" in head
+    assert b"server:" not in head
+    assert house.local.asked == []
+
+
+@pytest.mark.parametrize("status", ["400 Bad Request", "401 Unauthorized", "429 Too Many Requests", "529 Overloaded"])
+def test_teacher_errors_come_back_unchanged(build: Build, status: str) -> None:
+    error = b'{"type":"error","error":{"type":"x","message":"as it was"},"request_id":"r"}'
+    house = build(lambda _: [http(status, error, "retry-after: 7")], lambda _: [], weight=0)
+    response = ask(house)
+    assert (response.status_code, response.content) == (int(status[:3]), error)
+    assert response.headers["retry-after"] == "7"
+
+
+def test_teacher_stream_is_not_buffered(build: Build) -> None:
+    go_on = threading.Event()
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+    house = build(lambda _: [head, b"event: a\n\n", go_on, b"event: b\n\n"], lambda _: [], weight=0)
+    with httpx2.stream(
+        "POST", f"{house.url}/v1/messages", json=question(), headers={"x-claude-code-session-id": "s"}
+    ) as response:
+        chunks = response.iter_raw()
+        assert next(chunks) == b"event: a\n\n"
+        assert not go_on.is_set()
+        go_on.set()
+        assert b"".join(chunks) == b"event: b\n\n"
+
+
+def test_a_stream_that_the_teacher_cuts_is_not_passed_off_as_whole(build: Build) -> None:
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+    house = build(lambda _: [head, b"5\r\nhello\r\n", RESET], lambda _: [], weight=0)
+    with pytest.raises(httpx2.TransportError):
+        ask(house)
+
+
+def test_the_teacher_is_let_go_when_the_client_leaves(build: Build) -> None:
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+
+    def endless(_: Asked) -> Any:
+        yield head
+        for _number in range(1000):
+            yield b"1000\r\n" + b"x" * 4096 + b"\r\n"
+            time.sleep(0.02)
+
+    house = build(endless, lambda _: [], weight=0)
+    with httpx2.stream("POST", f"{house.url}/v1/messages", json=question()) as response:
+        next(response.iter_raw())
+    assert house.teacher.closed_early.wait(10)
+
+
+def test_other_paths_and_unknown_sessions_are_the_teachers(build: Build) -> None:
+    house = build(lambda _: [TEACHER_SAYS], lambda _: [reply([CALL])])
+    headers = {"x-claude-code-session-id": "s1"}
+    assert httpx2.get(f"{house.url}/v1/models", headers=headers).json() == {"from": "teacher"}
+    assert httpx2.post(f"{house.url}/v1/messages/count_tokens", json={}, headers=headers).json() == {"from": "teacher"}
+    assert httpx2.post(f"{house.url}/v1/messages", json=question()).json() == {"from": "teacher"}
+    assert httpx2.head(house.url).status_code == 200
+    assert house.local.asked == []
+    assert not (house.folder / DECISIONS).exists()
+
+
+def test_an_unreachable_teacher_is_an_error_in_anthropics_shape(build: Build) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        house = build(lambda _: [], lambda _: [], weight=0, teacher_url=f"http://127.0.0.1:{closed.getsockname()[1]}")
+        response = ask(house)
+    assert response.status_code == 502
+    assert response.json()["error"]["type"] == "api_error"
+
+
+def test_credentials_and_preamble_never_reach_the_local_side(build: Build) -> None:
+    house = build(lambda _: [TEACHER_SAYS], lambda _: [reply([CALL])])
+    history = [
+        *question()["messages"],
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "SECRET-THOUGHT", "signature": "sig"},
+                {"type": "tool_use", "id": "toolu_1", "name": "Read", "input": {"file_path": f"{ROOT}/a.py"}},
+            ],
+        },
+        {"role": "system", "content": "x"},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_1", "content": f"in {ROOT}/a.py"}]},
+    ]
+    assert ask(house, question(messages=history), cookie=CANARY, **{"proxy-authorization": CANARY}).status_code == 200
+    asked = house.local.asked[0]
+    assert CANARY.encode() not in asked.raw
+    for word in (b"billing", b"SECRET-THOUGHT", b"system-reminder", b"cache_control", ROOT.encode(), b"beta"):
+        assert word not in asked.raw
+    assert {name.lower() for name, _ in asked.headers} == {
+        "host",
+        "content-type",
+        "anthropic-version",
+        "content-length",
+    }
+    sent = asked.json
+    assert set(sent) == {"model", "system", "messages", "tools", "max_tokens", "temperature", "stream"}
+    assert (sent["model"], sent["stream"], sent["system"]) == ("cc-claude-agent", False, Config().dataset.system_prompt)
+    assert sent["messages"][0]["content"] == [{"type": "text", "text": "What is in data/grid.json?"}]
+    assert sent["messages"][1]["content"][0]["input"] == {"file_path": "a.py"}
+    assert sent["messages"][2]["content"][0]["content"] == "in a.py"
+    assert sent["tools"][0]["description"] == "Reads a file."
+
+
+def test_nothing_that_was_said_and_no_credential_is_written_down(build: Build) -> None:
+    house = build(lambda _: [TEACHER_SAYS], lambda _: [reply([CALL])], weight=50)
+    for number in range(10):
+        ask(house, session=f"s{number}")
+    for path in house.folder.iterdir():
+        content = path.read_bytes()
+        assert CANARY.encode() not in content
+        assert b"grid.json" not in content
+    assert stat.S_IMODE((house.folder / DECISIONS).stat().st_mode) == 0o600
+
+
+def test_a_sound_local_call_is_released_as_claude_code_can_run_it(build: Build) -> None:
+    house = build(lambda _: [TEACHER_SAYS], lambda _: [reply([{"type": "thinking", "thinking": "hm"}, CALL])])
+    first, second = ask(house).json(), ask(house).json()
+    assert [block["type"] for block in first["content"]] == ["tool_use"]
+    assert first["content"][0]["input"] == {"file_path": f"{ROOT}/data/grid.json"}
+    assert first["content"][0]["id"] != second["content"][0]["id"]
+    assert (first["stop_reason"], first["model"]) == ("tool_use", "cc-claude-agent")
+    assert house.teacher.asked == []
+    assert [line["answered_by"] for line in decisions(house)] == ["student", "student"]
+
+
+def test_a_streaming_client_reads_the_local_reply_as_events(build: Build) -> None:
+    text = {"type": "text", "text": "Ich lese die Datei – sofort."}
+    house = build(lambda _: [TEACHER_SAYS], lambda _: [reply([text, CALL])])
+    response = ask(house, question(stream=True))
+    assert response.headers["content-type"].startswith("text/event-stream")
+    found = [
+        (event.split("\n")[0].removeprefix("event: "), json.loads(event.split("\n")[1].removeprefix("data: ")))
+        for event in response.text.strip().split("\n\n")
+    ]
+    assert [name for name, _ in found] == [
+        "message_start",
+        *["content_block_start", "content_block_delta", "content_block_stop"] * 2,
+        "message_delta",
+        "message_stop",
+    ]
+    assert all(name == data["type"] for name, data in found)
+    assert found[2][1]["delta"]["text"] == text["text"]
+    assert json.loads(found[5][1]["delta"]["partial_json"]) == {"file_path": f"{ROOT}/data/grid.json"}
+    assert found[7][1]["delta"]["stop_reason"] == "tool_use"
+
+
+def call(**changes: Any) -> bytes:
+    return reply([CALL | changes])
+
+
+FAULTS: dict[str, tuple[str, list[bytes]]] = {
+    "500": ("http_500", [http("500 Internal Server Error", b"oops")]),
+    "429": ("http_429", [http("429 Too Many Requests", b"{}")]),
+    "529": ("http_529", [http("529 Overloaded", b"{}")]),
+    "400": ("http_400", [http("400 Bad Request", b'{"error":{"message":"template"}}')]),
+    "redirect": ("http_302", [http("302 Found", b"", "location: http://127.0.0.1:9/")]),
+    "too long": ("context_overflow", [http("400 Bad Request", b'{"error":{"type":"exceed_context_size_error"}}')]),
+    "reset": ("reset", [RESET]),
+    "reset in the body": ("reset", [call()[:-20], RESET]),
+    "not http": ("reset", [b"hello\r\n\r\n"]),
+    "not json": ("malformed_reply", [http("200 OK", b"<html>")]),
+    "deep json": ("malformed_reply", [http("200 OK", b"[" * 100_000)]),
+    "nan": ("malformed_reply", [http("200 OK", b'{"role":"assistant","content":[{"a":NaN}]}')]),
+    "a list": ("malformed_reply", [http("200 OK", b"[]")]),
+    "content of a string": ("malformed_reply", [http("200 OK", b'{"role":"assistant","content":"hi"}')]),
+    "wrong gzip": ("reset", [http("200 OK", b"no gzip", "content-encoding: gzip")]),
+    "nothing said": ("empty_reply", [reply([{"type": "text", "text": " \n"}])]),
+    "cut off": ("cut_off", [reply([{"type": "text", "text": "I wi"}], stop_reason="max_tokens")]),
+    "unknown tool": ("unknown_tool", [call(name="ReadFile")]),
+    "tool of a list": ("unknown_tool", [call(name=["Read"])]),
+    "argument missing": ("invalid_arguments", [call(input={})]),
+    "argument of a wrong type": ("invalid_arguments", [call(input={"file_path": 3})]),
+    "argument nobody knows": ("invalid_arguments", [call(input={"file_path": "a", "path": "a"})]),
+    "arguments of a string": ("invalid_arguments", [call(input='{"file_path": "a"}')]),
+    "true for an integer": ("invalid_arguments", [call(input={"file_path": "a", "limit": True})]),
+}
+
+
+@pytest.mark.parametrize(("reason", "script"), FAULTS.values(), ids=FAULTS)
+def test_the_teacher_answers_where_the_student_fails(build: Build, reason: str, script: list[bytes]) -> None:
+    house = build(lambda _: [TEACHER_SAYS], lambda _: script)
+    response = ask(house)
+    assert (response.status_code, response.json()) == (200, {"from": "teacher"})
+    asked = house.teacher.asked[0]
+    assert asked.json == question()
+    assert asked.header("x-api-key") == CANARY
+    line = decisions(house)[0]
+    assert (line["pinned"], line["answered_by"], line["reason"]) == ("student", "teacher", reason)
+    traffic = house.state.traffic(1)
+    assert (traffic.reasons, traffic.answered) == ({reason: 1}, {"teacher": 1})
+
+
+def test_a_refused_connection_and_a_stall_fall_back(build: Build) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        house = build(lambda _: [TEACHER_SAYS], lambda _: [], local_url=f"http://127.0.0.1:{closed.getsockname()[1]}")
+        assert ask(house).json() == {"from": "teacher"}
+    assert decisions(house)[-1]["reason"] == "unreachable"
+
+
+def test_a_local_server_that_trickles_forever_falls_back_in_time(build: Build) -> None:
+    def endless(_: Asked) -> Any:
+        yield b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+        while True:
+            yield b"1\r\n \r\n"
+            time.sleep(0.05)
+
+    house = build(lambda _: [TEACHER_SAYS], endless, local_seconds=0.7)
+    began = time.monotonic()
+    assert ask(house).json() == {"from": "teacher"}
+    assert time.monotonic() - began < 5
+    assert decisions(house)[0]["reason"] == "timeout"
+    assert house.local.closed_early.wait(10)
+
+
+def test_a_reply_of_endless_size_falls_back(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway_module, "MAX_REPLY", 10_000)
+    house = build(lambda _: [TEACHER_SAYS], lambda _: [reply([{"type": "text", "text": "a" * 20_000}])])
+    assert ask(house).json() == {"from": "teacher"}
+    assert decisions(house)[0]["reason"] == "malformed_reply"
+
+
+def test_requests_without_tools_are_not_the_students(build: Build) -> None:
+    house = build(lambda _: [TEACHER_SAYS], lambda _: [reply([CALL])])
+    assert ask(house, question(tools=[])).json() == {"from": "teacher"}
+    assert decisions(house)[0]["reason"] == "no_tools"
+    assert house.local.asked == []
+
+
+@pytest.mark.parametrize("body", [[], "x", None, {"tools": "x"}, {"tools": [1], "messages": [1, {"role": "user"}]}])
+def test_strange_bodies_still_get_an_answer(build: Build, body: Any) -> None:
+    house = build(lambda _: [TEACHER_SAYS], lambda _: [reply([CALL])])
+    content = b"{broken" if body is None else json.dumps(body).encode()
+    response = httpx2.post(f"{house.url}/v1/messages", content=content, headers={"x-claude-code-session-id": "s"})
+    assert response.json() == {"from": "teacher"}
+    assert house.teacher.asked[0].body == content
+
+
+def test_an_oversized_body_is_refused(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway_module, "MAX_BODY", 1000)
+    house = build(lambda _: [TEACHER_SAYS], lambda _: [reply([CALL])])
+    response = ask(house, {"x": "y" * 2000})
+    assert (response.status_code, response.json()["error"]["type"]) == (413, "request_too_large")
+    assert house.teacher.asked == []
+
+
+@pytest.mark.parametrize("target", ["@evil.example/", "http://evil.example/v1/messages", "%2F@evil.example/"])
+def test_a_target_that_is_no_path_goes_nowhere(build: Build, target: str) -> None:
+    house = build(lambda _: [TEACHER_SAYS], lambda _: [])
+    with socket.create_connection(("127.0.0.1", int(house.url.rsplit(":", 1)[1]))) as client:
+        client.sendall(f"GET {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
+        assert client.recv(65536).startswith(b"HTTP/1.1 40")
+    assert house.teacher.asked == []
+
+
+def test_sessions_are_split_by_their_bucket_and_never_change_sides(build: Build) -> None:
+    house = build(lambda _: [TEACHER_SAYS], lambda _: [reply([CALL])], weight=20)
+    names = [f"session-{number}" for number in range(60)]
+    expected = {name: side_at(20, bucket("cc-claude-agent", name)) for name in names}
+    assert set(expected.values()) == {"student", "teacher"}
+    for name in names:
+        ask(house, session=name)
+    house.state.enter(100, "force", "", after=house.state.current().id)
+    for name in names:
+        ask(house, session=name)
+    assert {line["session"]: line["answered_by"] for line in decisions(house)[:60]} == expected
+    assert {line["session"]: line["answered_by"] for line in decisions(house)[60:]} == expected
+    ask(house, session="seen first in the wider stage")
+    assert decisions(house)[-1]["answered_by"] == "student"
+
+
+def test_an_abort_takes_effect_at_the_next_request_and_for_good(build: Build) -> None:
+    house = build(lambda _: [TEACHER_SAYS], lambda _: [reply([CALL])])
+    assert ask(house).json()["model"] == "cc-claude-agent"
+    config = RolloutConfig(weights=[100])
+    Controller(house.state, config).abort()
+    assert ask(house).json() == {"from": "teacher"}
+    assert ask(house, session="new").json() == {"from": "teacher"}
+    assert decisions(house)[1]["reason"] == "kill_switch"
+    house.state.revive()
+    assert ask(house).json() == {"from": "teacher"}
+    assert ask(house, session="newer").json()["model"] == "cc-claude-agent"
+
+
+def test_touching_the_kill_switch_while_the_student_writes_is_enough(build: Build) -> None:
+    asked, go_on = threading.Event(), threading.Event()
+
+    def slow(_: Asked) -> Any:
+        asked.set()
+        return [go_on, reply([CALL])]
+
+    house = build(lambda _: [TEACHER_SAYS], slow)
+    answers: list[httpx2.Response] = []
+    client = threading.Thread(target=lambda: answers.append(ask(house)))
+    client.start()
+    assert asked.wait(10)
+    (house.folder / KILL_SWITCH).touch()
+    go_on.set()
+    client.join(20)
+    assert answers[0].json() == {"from": "teacher"}
+    assert decisions(house)[0]["reason"] == "kill_switch"
+
+
+def test_a_broken_state_does_not_keep_people_from_their_teacher(
+    build: Build, capsys: pytest.CaptureFixture[str]
+) -> None:
+    house = build(lambda _: [TEACHER_SAYS], lambda _: [reply([CALL])])
+    house.state.close()
+    assert ask(house).json() == {"from": "teacher"}
+    assert ask(house).json() == {"from": "teacher"}
+    assert capsys.readouterr().err.count("requests go on") == 1
+
+
+@pytest.mark.parametrize("url", ["ftp://x", "api.anthropic.com", "http://api.anthropic.com", "http://10.0.0.1:80"])
+def test_a_teacher_that_would_get_credentials_in_the_open_is_refused(tmp_path: Path, url: str) -> None:
+    config = Config(rollout=RolloutConfig(teacher_url=url))
+    state = open_rollout(tmp_path, config.rollout)
+    with pytest.raises(TrainerError, match=r"rollout\.teacher_url"):
+        Gateway(config, state)
+    state.close()
+
+
+CLI = [sys.executable, "-c", "from trainer.cli import main; main()", "rollout", "serve", "--port", "0"]
+
+
+def test_the_command_serves_on_loopback_alone_and_survives_kill_minus_nine(tmp_path: Path) -> None:
+    refused = subprocess.run([*CLI, "--host", "0.0.0.0", "--state", str(tmp_path)], capture_output=True, text=True)
+    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+    assert "loopback only" in refused.stderr
+    with Upstream(lambda _: [TEACHER_SAYS]) as teacher, Upstream(lambda _: [reply([CALL])]) as local:
+        config = tmp_path / "config.toml"
+        config.write_text(
+            f'[rollout]\nweights = [50]\nteacher_url = "{teacher.url}"\nlocal_url = "{local.url}"\n', "utf-8"
+        )
+        sides = []
+        for _ in range(2):
+            process = subprocess.Popen(
+                [*CLI, "--config", str(config), "--state", str(tmp_path / "state")],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                env=os.environ | {"HTTP_PROXY": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"},
+            )
+            assert process.stdout is not None
+            url = process.stdout.readline().strip().removeprefix("ANTHROPIC_BASE_URL=")
+            seen = {}
+            for number in range(20):
+                headers = {"x-claude-code-session-id": f"s{number}"}
+                answer = httpx2.post(f"{url}/v1/messages", json=question(), headers=headers, trust_env=False).json()
+                seen[number] = answer.get("model", "teacher")
+            sides.append(seen)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            process.stdout.close()
+    assert sides[0] == sides[1]
+    assert set(sides[0].values()) == {"teacher", "cc-claude-agent"}
+    shown = subprocess.run(
+        [*CLI[:-3], "status", "--config", str(config), "--state", str(tmp_path / "state"), "--json"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    stage = json.loads(shown.stdout)["stages"][0]
+    assert stage["student_sessions"] + stage["teacher_sessions"] == 20
+    assert stage["student_requests"] + stage["teacher_requests"] == 40

@@ -1,0 +1,159 @@
+"""`claude-trainer rollout`: the gateway, and the stages that say how many sessions the student gets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from trainer.config import Config
+    from trainer.rollout.controller import RolloutStatus
+    from trainer.rollout.rollout_state import RolloutState
+
+_config = click.option(
+    "--config", "config_path", type=click.Path(path_type=Path), help="TOML config; section [rollout]."
+)
+_state = click.option(
+    "--state", "folder", type=click.Path(path_type=Path), help="Folder of the rollout; default: <data root>/rollout."
+)
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group()
+def rollout() -> None:
+    """The gateway and its stages: serve, status, advance, abort."""
+
+
+@rollout.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Loopback address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8094, show_default=True, help="Port; 0: a free one.")
+@_config
+@_state
+def serve(host: str, port: int, config_path: Path | None, folder: Path | None) -> None:
+    """Run the gateway that Claude Code reaches by ANTHROPIC_BASE_URL."""
+    import uvicorn
+
+    from trainer.loopback import bind
+    from trainer.rollout.gateway import Gateway, check_loopback
+
+    config, state = _open(config_path, folder)
+    gateway = Gateway(config, state)
+    with bind(host, port) as listener:
+        address, number = listener.getsockname()[:2]
+        check_loopback(address)
+        shown = f"[{address}]" if ":" in address else address
+        click.echo(f"ANTHROPIC_BASE_URL=http://{shown}:{number}")
+        click.echo(
+            f"{state.current().weight:g} % of new sessions go to {config.rollout.local_url}, the others to "
+            f"{config.rollout.teacher_url}{'; the kill switch is on' if state.killed else ''}",
+            err=True,
+        )
+        settings = uvicorn.Config(
+            gateway.app(), log_level="error", access_log=False, server_header=False, date_header=False
+        )
+        uvicorn.Server(settings).run(sockets=[listener])
+    state.close()
+
+
+@rollout.command()
+@_config
+@_state
+@_as_json
+def status(config_path: Path | None, folder: Path | None, as_json: bool) -> None:
+    """Show the stages and what passed in them."""
+    from trainer.rollout.controller import Controller
+
+    config, state = _open(config_path, folder)
+    found = Controller(state, config.rollout).status()
+    state.close()
+    if as_json:
+        click.echo(found.model_dump_json(indent=1))
+    else:
+        _show(found)
+
+
+@rollout.command()
+@click.option("--force", is_flag=True, help="Go on before the stage has lasted and seen enough.")
+@click.option("--note", default="", help="Why; kept in the history.")
+@_config
+@_state
+@_as_json
+def advance(force: bool, note: str, config_path: Path | None, folder: Path | None, as_json: bool) -> None:
+    """Enter the next stage."""
+    from trainer.rollout.controller import Controller
+
+    config, state = _open(config_path, folder)
+    controller = Controller(state, config.rollout)
+    visit = controller.advance(force=force, note=note)
+    found = controller.status()
+    state.close()
+    if as_json:
+        click.echo(found.model_dump_json(indent=1))
+    else:
+        click.echo(f"stage {visit.weight:g} %{' (forced)' if visit.action == 'force' else ''} from now on")
+
+
+@rollout.command()
+@click.option("--note", default="", help="Why; kept in the history.")
+@_config
+@_state
+@_as_json
+def abort(note: str, config_path: Path | None, folder: Path | None, as_json: bool) -> None:
+    """Give every session back to the teacher, at once."""
+    from trainer.rollout.controller import Controller
+
+    config, state = _open(config_path, folder)
+    controller = Controller(state, config.rollout)
+    controller.abort(note)
+    found = controller.status()
+    state.close()
+    if as_json:
+        click.echo(found.model_dump_json(indent=1))
+    else:
+        click.echo("every request goes to the teacher from now on; `rollout advance` starts again")
+
+
+def _open(config_path: Path | None, folder: Path | None) -> tuple[Config, RolloutState]:
+    from claude_capture.data_root import resolve_data_root
+    from trainer.config import load_config
+    from trainer.rollout.controller import open_rollout
+
+    config = load_config(config_path)
+    return config, open_rollout(folder or resolve_data_root(config.data) / "rollout", config.rollout)
+
+
+def _show(found: RolloutStatus) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("stage", "since", "by"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("days", "sessions", "student's", "requests", "by student"):
+        table.add_column(heading, justify="right")
+    table.add_column("fallbacks")
+    for stage in found.stages:
+        bounds = stage.fallback_interval
+        share = "" if not bounds else f"{stage.fallback_share:.1%} [{bounds[0]:.1%}, {bounds[1]:.1%}] "
+        table.add_row(
+            f"{stage.weight:g} %",
+            stage.entered_at[:16].replace("T", " "),
+            stage.action,
+            f"{stage.days:.1f}",
+            str(stage.student_sessions + stage.teacher_sessions),
+            str(stage.student_sessions),
+            str(stage.student_requests + stage.teacher_requests),
+            str(stage.student_requests),
+            share + ", ".join(f"{reason} {n}" for reason, n in stage.fallbacks.items()),
+        )
+    Console().print(table)
+    if found.kill_switch:
+        click.echo("kill switch: on, every request goes to the teacher")
+    if found.next_weight is None:
+        click.echo("this is the last stage")
+    elif found.blockers:
+        click.echo(f"next: {found.next_weight:g} %, not before {'; '.join(found.blockers)}")
+    else:
+        click.echo(f"next: {found.next_weight:g} %, ready: claude-trainer rollout advance")

@@ -1,0 +1,135 @@
+"""A request of Claude Code as the student was trained to read it, and the student's reply as Claude Code wants it.
+
+Claude Code sends about 12,000 tokens before the first word of a conversation; the student was trained with a short
+system prompt, short tool schemas and paths relative to the project. Out go: everything that is not named in `_KEPT`
+(context_management, output_config, thinking, metadata…), thinking blocks, cache marks, `<system-reminder>` texts,
+the billing header. Back come: absolute paths, fresh ids (small servers repeat theirs within a conversation), and
+never a thinking block, because the teacher's API refuses blocks that it has not signed.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import Any
+
+from trainer.config import DatasetConfig
+from trainer.dataset.conversation import shorten
+from trainer.dataset.tool_schemas import short_schema
+from trainer.student.workspace_paths import to_absolute, to_relative
+
+MAX_NEW_TOKENS = 4096
+_KEPT = ("stop_sequences", "tool_choice")
+_BILLING = "x-anthropic-billing-header:"
+_REMINDER = re.compile(r"<system-reminder>.*?</system-reminder>\s*", re.DOTALL)
+_WORKING_DIRECTORY = re.compile(r"^[ \t>*-]*(?:Primary w|W)orking directory: *(\S.*?)(?: \(was .*\))? *$", re.MULTILINE)
+
+
+def project_root(body: dict[str, Any]) -> str | None:
+    """The project folder that Claude Code tells the model in its system prompt; None where it does not."""
+    texts = _texts(body.get("system"))
+    for message in body.get("messages") or []:
+        if isinstance(message, dict) and message.get("role") in ("system", "user"):
+            texts += _texts(message.get("content"))
+    for text in texts:
+        if not text.startswith(_BILLING) and (match := _WORKING_DIRECTORY.search(text)):
+            return match[1]
+    return None
+
+
+def student_request(body: dict[str, Any], config: DatasetConfig, model: str) -> dict[str, Any]:
+    """The request that goes to the local server, not streamed.
+
+    Args:
+        body: a Messages request of Claude Code, parsed.
+        model: name of the student there.
+    """
+    root = project_root(body)
+    tools = []
+    for tool in body.get("tools") or []:
+        short = short_schema(tool) if isinstance(tool, dict) else None
+        if short is not None:
+            function = short["function"]
+            schema = {"name": function["name"], "input_schema": function["parameters"]}
+            tools.append(schema | ({"description": function["description"]} if function["description"] else {}))
+    asked = body.get("max_tokens")
+    request: dict[str, Any] = {
+        "model": model,
+        "system": config.system_prompt,
+        "messages": _messages(body.get("messages") or [], config, root),
+        "tools": sorted(tools, key=lambda tool: str(tool["name"])),
+        "max_tokens": min(asked, MAX_NEW_TOKENS) if isinstance(asked, int) else MAX_NEW_TOKENS,
+        "temperature": 0.0,  # as the quality gate has judged it
+        "stream": False,
+    }
+    return request | {key: body[key] for key in _KEPT if key in body}
+
+
+def _messages(messages: list[Any], config: DatasetConfig, root: str | None) -> list[dict[str, Any]]:
+    kept: list[dict[str, Any]] = []
+    for message in messages:
+        role = message.get("role") if isinstance(message, dict) else None
+        if role not in ("user", "assistant"):
+            continue
+        content = message.get("content")
+        blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content or []
+        shown = [block for block in (_block(block, config, root) for block in blocks) if block is not None]
+        if shown:
+            kept.append({"role": role, "content": shown})
+    return kept
+
+
+def _block(block: Any, config: DatasetConfig, root: str | None) -> dict[str, Any] | None:
+    """One content block for the student; None for what it never sees."""
+    kind = block.get("type") if isinstance(block, dict) else None
+    if kind == "text":
+        text = str(block.get("text") or "")
+        text = "" if text.startswith(_BILLING) else to_relative(_REMINDER.sub("", text), root).strip()
+        return {"type": "text", "text": text} if text else None
+    if kind == "tool_use":
+        return {
+            "type": "tool_use",
+            "id": block.get("id"),
+            "name": block.get("name"),
+            "input": to_relative(block.get("input") or {}, root),
+        }
+    if kind == "tool_result":
+        text = shorten(to_relative("\n".join(_texts(block.get("content"))), root), config.max_output_chars)
+        result = {"type": "tool_result", "tool_use_id": block.get("tool_use_id"), "content": text}
+        return result | ({"is_error": True} if block.get("is_error") else {})
+    return None
+
+
+def _texts(content: Any) -> list[str]:
+    if isinstance(content, str):
+        return [content]
+    blocks = content if isinstance(content, list) else []
+    return [str(block.get("text") or "") for block in blocks if isinstance(block, dict) and block.get("type") == "text"]
+
+
+def client_reply(reply: dict[str, Any], root: str | None, model: str) -> dict[str, Any]:
+    """A validated reply as Claude Code gets it; it names the student, so that no trace takes it for the teacher's."""
+    content: list[dict[str, Any]] = []
+    for block in reply["content"]:
+        if block.get("type") == "text" and block.get("text"):
+            content.append({"type": "text", "text": block["text"]})
+        elif block.get("type") == "tool_use":
+            fresh = f"toolu_local_{uuid.uuid4().hex[:20]}"
+            arguments = to_absolute(block["input"], root)
+            content.append({"type": "tool_use", "id": fresh, "name": block["name"], "input": arguments})
+    usage = reply.get("usage")
+    usage = usage if isinstance(usage, dict) else {}
+    counts = {
+        name: usage.get(name) if isinstance(usage.get(name), int) else 0 for name in ("input_tokens", "output_tokens")
+    }
+    called = any(block["type"] == "tool_use" for block in content)
+    return {
+        "id": f"msg_local_{uuid.uuid4().hex[:20]}",
+        "type": "message",
+        "role": "assistant",
+        "model": model,
+        "content": content,
+        "stop_reason": "tool_use" if called else "end_turn",
+        "stop_sequence": None,
+        "usage": counts,
+    }
