@@ -32,7 +32,8 @@ class GgufModel:
     Args:
         path: the GGUF.
         n_ctx: context in tokens; 0 takes what the model was made for.
-        logits: keep the logits of every position (for parity); costs n_ctx × vocabulary × 4 bytes.
+        logits: keep the logits of every position, and the cache in float32 instead of float16, so that a comparison
+            measures the file and nothing else; costs n_ctx × vocabulary × 4 bytes.
         vocab_only: load no weights; only `encode` and `decode` work.
         threads: 0 takes OMP_NUM_THREADS, else all cores.
 
@@ -57,6 +58,7 @@ class GgufModel:
                 n_threads=count,
                 n_threads_batch=count,
                 verbose=False,
+                **({"type_k": library.GGML_TYPE_F32, "type_v": library.GGML_TYPE_F32} if logits else {}),
             )
         except (ValueError, RuntimeError) as error:
             raise TrainerError(f"{path}: llama.cpp cannot load it: {last_words() or error}") from None

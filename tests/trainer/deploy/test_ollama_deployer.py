@@ -16,8 +16,12 @@ from trainer.config import DeployConfig
 from trainer.deploy.command import deploy as deploy_command
 from trainer.deploy.command import rollback as rollback_command
 from trainer.deploy.ollama_client import server_url
-from trainer.deploy.ollama_deployer import SmokeTest, deploy, read_log, rollback
+from trainer.deploy.ollama_deployer import SmokeTest, deploy, read_log, rollback, smoke_test_from
 from trainer.errors import TrainerError
+from trainer.export.doctor import DoctorReport
+from trainer.export.export_records import ExportedFile, ExportReport, Provenance, sha256_of
+from trainer.export.registry import Registry
+from trainer.records import BCSample
 from trainer.student.chat_format import BOS
 
 QUICK = 0.01
@@ -299,3 +303,68 @@ def test_damaged_log_stops_a_deployment_before_it_starts(ollama: OllamaServer, m
     with pytest.raises(TrainerError, match="not a log of deployments"):
         deploy(path, config_for(ollama), backoff=QUICK)
     assert ollama.state.requests == []
+
+
+def registered(path: Path) -> None:
+    """Enters a file as the current model of its folder."""
+    size, digest = path.stat().st_size, sha256_of(path)
+    file = ExportedFile(path=str(path), type="q4_k_m", bytes=size, sha256=digest, seconds=0.1)
+    report = ExportReport(name="m", base="b", adapter=None, merged=0, tensors=1, plain=file, quantized=file)
+    registry = Registry(path.parent)
+    registry.register(report, DoctorReport(path=str(path), healthy=True, checks=[]), Provenance())
+    registry.promote("m", force="test")
+
+
+def test_registered_model_is_deployed_by_name_or_as_the_current_one(
+    ollama: OllamaServer, make_gguf: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", ollama.url)
+    path = make_gguf("one")
+    registered(path)
+    for arguments in (["m"], []):
+        result = CliRunner().invoke(deploy_command, [*arguments, "--models", str(path.parent)])
+        assert result.exit_code == 0, result.output
+        assert f"cc-claude-agent:latest is now {tag_of(path)}" in result.output
+
+
+def test_tampered_or_unknown_model_is_not_deployed(
+    ollama: OllamaServer, make_gguf: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", ollama.url)
+    path = make_gguf("one")
+    models = ["--models", str(path.parent)]
+    assert "no model is current" in str(CliRunner().invoke(deploy_command, models).exception)
+    registered(path)
+    assert "no model 'n'; registered: m" in str(CliRunner().invoke(deploy_command, ["n", *models]).exception)
+    with path.open("ab") as stream:
+        stream.write(b"x")
+    assert "changed since it was registered" in str(CliRunner().invoke(deploy_command, ["m", *models]).exception)
+    assert ollama.state.requests == []
+
+
+def test_smoke_test_is_taken_from_a_held_out_sample() -> None:
+    call = {"id": "call_0", "type": "function", "function": {"name": "Query", "arguments": {}}}
+    opening = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
+
+    def sample(split: str, prompt: str, **answer: Any) -> BCSample:
+        messages = [opening[0], {"role": "user", "content": prompt}, {"role": "assistant", "content": "", **answer}]
+        return BCSample.model_validate(
+            {
+                "trace_id": prompt,
+                "prompt": prompt,
+                "response": "",
+                "workflow_type": "database",
+                "exploration_depth": "minimal",
+                "messages": messages,
+                "weights": [1.0],
+                "split": split,
+                "family": "f",
+                "teacher": {"model": "m"},
+                "basis": "own",
+            }
+        )
+
+    samples = [sample("train", "a", tool_calls=[call]), sample("test", "b"), sample("test", "c", tool_calls=[call])]
+    assert [message["content"] for message in smoke_test_from(samples).messages] == ["s", "c"]
+    with pytest.raises(TrainerError, match="no sample opens with a tool call"):
+        smoke_test_from(samples[1:2])
