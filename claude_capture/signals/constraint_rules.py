@@ -281,7 +281,7 @@ AGENT_RULES = CuedRules(
         _rule(
             "agent_must_not",
             "forbidden",
-            "not mustn't shouldn't never don't",
+            "must should mustn't shouldn't don't never",
             rf"\b(?:must|should)\s+{_NOT}\s+(?!be\s+(?:hard|a\s+problem|difficult|too)|appear|happen|occur|affect"
             rf"|matter|cause"
             r"|exist|take\b|fail\b|be\s+(?:any|there|an?\s+issue)|have\s+(?:been|any))(?=\w)",
@@ -292,7 +292,7 @@ AGENT_RULES = CuedRules(
         _rule(
             "agent_cannot",
             "environment",
-            "cannot can't not won't",
+            "cannot can't can won't doesn't does will",
             rf"(?<!\bthat\s)\b(?:cannot|can't|can\s+not)\s+(?!{_EPISTEMIC})(?!(?:just|simply|really"
             rf"|actually)\s+{_EPISTEMIC})\w",
             r"\b(?:won't|will\s+not)\s+(?:\w+ly\s+)?(?:work\s+(?:for|in|with|when|unless|without|on)|serve"
@@ -418,7 +418,7 @@ AGENT_RULES = CuedRules(
         _rule(
             "agent_must",
             "required",
-            "must has have",
+            "must be stay remain match fit",
             r"(?<!\bi\s)(?<!\bwe\s)\bmust\s+(?:also\s+|always\s+|only\s+)?(?:be\s+(?!the\b|a\s|an\s|because|due"
             r"|that|something"
             r"|some\s|\w+ing\b|missing|related|wrong|somewhere|where|why|how|what|in\b|from)"

@@ -167,7 +167,7 @@ RULES = CuedRules(
         ),
         _rule(
             "was_not_asked",
-            "didn't not",
+            "ask",
             r"\b(?:user|they)\s+(?:didn't|did\s+not)\s+ask\s+(?:me\s+)?(?:to|for)\s+(?P<option>[^,;]+)",
         ),
     ]

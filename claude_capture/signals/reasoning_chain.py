@@ -71,8 +71,8 @@ _EMPTY = word_set(
     excellent okay ok ah oh hmm right yes no well sure thanks everything something anything things thing all
     more very really quickly step steps following summary summarize summarise provide create give user
     working work works task tasks change changes fix fixing issue issues problem update let's ready mark
-    todo think thinking approach context completed complete done again back one last final s t ll ve re d m what how when which who as
-    not"""
+    todo think thinking approach context completed complete done again back one last final s t ll ve re d m
+    what how when which who as not"""
 )
 _PRAISE = re.compile(
     r"^\W*(?:perfect|great|excellent|good|nice|awesome|wonderful|ok(?:ay)?|alright|absolutely|sure|done"
@@ -136,4 +136,5 @@ def _kind(statement: Statement, closing: bool) -> str | None:
 
 
 def _repeats(content: frozenset[str], kept: list[frozenset[str]]) -> bool:
-    return any(len(content & other) >= REPEATED_FROM * min(len(content), len(other)) for other in kept)
+    size = len(content)
+    return any(len(content & other) >= REPEATED_FROM * min(size, len(other)) for other in kept)
