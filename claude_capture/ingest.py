@@ -14,10 +14,11 @@ from pathlib import Path
 from claude_capture.claude_trace_schema import Trace
 from claude_capture.data_root import event_folders
 from claude_capture.errors import CaptureError
+from claude_capture.file_lock import locked
 from claude_capture.hook_events import HookSession, read_events
 from claude_capture.import_report import ImportReport
 from claude_capture.import_state import FileState, ImportState, SessionState
-from claude_capture.session import Session
+from claude_capture.session import Session, session_id_of
 from claude_capture.session_sources import SourceFile, find_files, projects_folder, sniff, source_file
 from claude_capture.trace_builder import build_traces
 from claude_capture.trace_storage import TraceStore
@@ -25,9 +26,10 @@ from claude_capture.transcripts import ReadStats, read_records
 
 IGNORE_FILE = ".claude-capture-ignore"
 FORGOTTEN_FILE = Path("traces") / "forgotten.txt"
+LOCK_FILE = Path("traces") / "import.lock"
 SETTLED_AFTER = 15 * 60.0
 """Seconds without a change after which an unfinished turn counts as interrupted."""
-_FLUSH_BYTES = 8_000_000
+_FLUSH_BYTES = 4_000_000
 
 Progress = Callable[[int, int], None]
 
@@ -54,7 +56,17 @@ def import_sessions(
             be written (the trace file is then as it was).
     """
     started = time.monotonic()
-    run = _Import(data_root, session, time.time() if now is None else now)
+    try:
+        (data_root / "traces").mkdir(mode=0o700, parents=True, exist_ok=True)
+        with locked(data_root / LOCK_FILE):  # two at once could store an older reading over a newer one
+            report = _run(paths, _Import(data_root, session, time.time() if now is None else now), progress)
+    except OSError as error:
+        raise CaptureError(f"{error.filename or data_root}: {error.strerror or error}; nothing was imported") from error
+    report.seconds = time.monotonic() - started
+    return report
+
+
+def _run(paths: Sequence[Path] | None, run: _Import, progress: Progress | None) -> ImportReport:
     if paths is not None:
         run.discover(find_files(paths))
         if paths and not run.usable:
@@ -63,7 +75,6 @@ def import_sessions(
         run.discover(find_files([folder]))
     run.discover_events()
     run.build(progress)
-    run.report.seconds = time.monotonic() - started
     return run.report
 
 
@@ -266,8 +277,7 @@ class _Import:
         session.files.append(str(file.path))
         try:
             for record in read_records(file.path, stats):
-                named = record.get("sessionId")
-                current = named if isinstance(named, str) and named else current
+                current = session_id_of(record) or current
                 if isinstance(uuid := record.get("uuid"), str) and current is not None:
                     owners.setdefault(uuid, current)
                 if current == session.session_id or current is None:

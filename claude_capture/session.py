@@ -82,6 +82,12 @@ class Session:
             conversation.finish()
 
 
+def session_id_of(record: JsonObject) -> str | None:
+    """The session of a record; workflow subagents carry `<session>#agent-<id>`, which is the session all the same."""
+    named = record.get("sessionId")
+    return named.split("#agent-", 1)[0] or None if isinstance(named, str) else None
+
+
 def agent_of_file(path: Path) -> str | None:
     """The subagent id in a file name `agent-<id>.jsonl`, else None."""
     return path.stem[len(_AGENT_PREFIX) :] if path.stem.startswith(_AGENT_PREFIX) else None

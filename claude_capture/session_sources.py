@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from claude_capture.errors import CaptureError
-from claude_capture.session import agent_of_file
+from claude_capture.session import agent_of_file, session_id_of
 from claude_capture.transcript_vocabulary import KNOWN_FIELDS
 from claude_capture.transcripts import ReadStats, parse_line
 
@@ -80,8 +80,8 @@ def sniff(file: SourceFile) -> tuple[str | None, str | None]:
                     if not isinstance(kind, str):
                         continue
                     types.add(kind)
-                    session = value.get("sessionId")
-                    if isinstance(session, str) and session and (kind in KNOWN_FIELDS or "uuid" in value):
+                    session = session_id_of(value)
+                    if session is not None and (kind in KNOWN_FIELDS or "uuid" in value):
                         return session, None
                 if number >= _HEAD_LINES or read > _HEAD_BYTES:
                     break

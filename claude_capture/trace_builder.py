@@ -153,18 +153,18 @@ class _SessionBuilder:
         return places
 
     def _turn_of_agent(self, conversation: Conversation) -> str | None:
-        """The turn during which a subagent without a known call was at work (compaction, side questions, …)."""
+        """The turn during which a subagent without a known call was at work (compaction, workflows, …)."""
+        if not any(message.calls for turn in conversation.turns for message in turn.messages):
+            return None
         ids = {prompt_id for turn in conversation.turns for prompt_id in turn.prompt_ids}
-        start = next((turn.started_at for turn in conversation.turns if turn.started_at), None)
+        start = next((turn.started_at for turn in conversation.turns if turn.started_at), None) or ""
         found = None
-        for turn in self._main.turns:
+        for turn in (turn for turn in self._main.turns if turn.messages):
             if ids.intersection(turn.prompt_ids):
                 return f"turn {turn.key}"
-            if turn.messages and start and turn.started_at and turn.started_at <= start:
+            if found is None or (turn.started_at or "") <= start:
                 found = turn
-        if found is None or not any(message.calls for turn in conversation.turns for message in turn.messages):
-            return None
-        return f"turn {found.key}"
+        return f"turn {found.key}" if found is not None else None
 
     def _agent_values(self, conversation: Conversation, parent_call: str | None) -> list[dict[str, Any]]:
         result: list[dict[str, Any]] = []

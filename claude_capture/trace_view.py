@@ -15,6 +15,7 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.panel import Panel
 from rich.rule import Rule
+from rich.table import Table
 from rich.text import Text
 
 from claude_capture.claude_trace_schema import Evidence, Interjection, ReasoningSignals, Step, ToolCall, Trace
@@ -93,10 +94,10 @@ def _step(
 ) -> Iterator[RenderableType]:
     yield from _thinking(step, signals, full=full)
     if step.text:
-        yield Padding(Text.assemble(("● ", "bold"), _highlighted(step.text, step.index, signals)), (0, 0, 0, 2))
+        yield _bullet("●", _highlighted(step.text, step.index, signals))
     elif not step.thinking:
         withheld = "thinking withheld by the model" if step.thinking_source == "empty" else "no word said"
-        yield Padding(Text(f"● ({withheld})", style="dim"), (0, 0, 0, 2))
+        yield _bullet("●", Text(f"({withheld})", style="dim"))
     for position, call in enumerate(calls):
         yield from _call(call, _bracket(position, len(calls)), trace.context.project_dir, full=full)
         for sub in trace.subtraces:
@@ -108,9 +109,16 @@ def _step(
 def _thinking(step: Step, signals: ReasoningSignals, *, full: bool) -> Iterator[RenderableType]:
     if step.thinking:
         thought = _folded_text(step.thinking, full=full)
-        yield Padding(
-            Text.assemble(("∴ ", "dim"), _highlighted(thought, step.index, signals, base="italic dim")), (0, 0, 0, 2)
-        )
+        yield _bullet("∴", _highlighted(thought, step.index, signals, base="italic dim"))
+
+
+def _bullet(sign: str, text: Text) -> RenderableType:
+    """Text that hangs on a sign, its further lines under its first."""
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(width=1)
+    grid.add_column(overflow="fold")
+    grid.add_row(Text(sign, style="bold"), text)
+    return Padding(grid, (0, 0, 0, 2), expand=False)
 
 
 def _bracket(position: int, total: int) -> tuple[str, str]:
@@ -124,27 +132,29 @@ def _bracket(position: int, total: int) -> tuple[str, str]:
 
 def _call(call: ToolCall, bracket: tuple[str, str], folder: str | None, *, full: bool) -> Iterator[RenderableType]:
     lead, rail = bracket
-    facts = [f"{call.duration_ms} ms" if call.duration_ms is not None else None]
-    facts.append("rewritten before it ran" if call.effective_input else None)
-    facts.append("seen by hook only" if call.seen_by == "hook" else None)
-    if call.is_error:
-        facts.append(f"✗ {(call.error_kind or 'failed').replace('_', ' ')}")
-    elif call.output is None:
-        facts.append("no result")
     line = Text(" " * _INDENT + lead, no_wrap=True, overflow="ellipsis")
     line.append(call.tool, style="bold red" if call.is_error else "bold green")
+    if call.is_error:
+        line.append(f"  ✗ {(call.error_kind or 'failed').replace('_', ' ')}", style="red")
+    elif call.output is None:
+        line.append("  no result", style="yellow")
     if main := _main_argument(call):
         line.append(f"  {main.replace(f'{folder}/', '') if folder else main}")
-    shown = [fact for fact in facts if fact]
-    if shown:
-        line.append(f"  {' · '.join(shown)}", style="red" if call.is_error else "dim")
+    facts = (
+        f"{call.duration_ms} ms" if call.duration_ms is not None else "",
+        "rewritten before it ran" if call.effective_input else "",
+        "seen by hook only" if call.seen_by == "hook" else "",
+    )
+    if shown := " · ".join(fact for fact in facts if fact):
+        line.append(f"  {shown}", style="dim")
     yield line
     gutter = " " * _INDENT + rail + "  "
     yield from (_clip(gutter, text, style) for text, style in _diff(call))
     if call.output and not (call.tool in ("Edit", "Write", "MultiEdit", "NotebookEdit") and not call.is_error):
         style = "red" if call.is_error else "dim"
         output = call.output.replace("<tool_use_error>", "").replace("</tool_use_error>", "")
-        yield from (_clip(gutter, text, style) for text in _folded(output, full=full))
+        lines = _folded(output, full=full, tail=FOLD - 2 if call.is_error else 0)
+        yield from (_clip(gutter, text, style) for text in lines)
 
 
 def _main_argument(call: ToolCall) -> str:
@@ -257,11 +267,13 @@ def _clip(gutter: str, text: str, style: str) -> Text:
     return line
 
 
-def _folded(text: str, *, full: bool, lines: int = FOLD) -> list[str]:
+def _folded(text: str, *, full: bool, lines: int = FOLD, tail: int = 0) -> list[str]:
+    """The first lines, and the last `tail` of them: an error tells what is wrong at its end."""
     every = text.strip("\n").splitlines()
     if full or len(every) <= lines + 1:
         return every
-    return [*every[:lines], f"… {len(every) - lines} more lines"]
+    head = lines - tail
+    return [*every[:head], f"… {len(every) - lines} more lines", *(every[-tail:] if tail else [])]
 
 
 def _folded_text(text: str, *, full: bool, lines: int = FOLD) -> str:

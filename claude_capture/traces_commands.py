@@ -67,16 +67,19 @@ def list_(
     from rich.markup import escape
     from rich.table import Table
 
+    console = Console()
+    roomy = console.width >= 100
     table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
-    for name, options in (
+    columns: list[tuple[str, dict[str, Any]]] = [
         ("id", {"style": "cyan", "min_width": 8}),
         ("started", {"style": "dim", "min_width": 11}),
         ("status", {"min_width": 8}),
         ("calls", {"justify": "right", "min_width": 5}),
         ("workflow", {"min_width": 8}),
-        ("project", {"max_width": 16}),
+        *([("project", {"max_width": 18})] if roomy else []),
         ("prompt", {"overflow": "ellipsis", "ratio": 1, "min_width": 20}),
-    ):
+    ]
+    for name, options in columns:
         table.add_column(name, no_wrap=True, **options)
     for trace in found:
         row = _row(trace)
@@ -86,10 +89,9 @@ def list_(
             trace.status.replace("_", " "),
             f"{row['calls']} [red]({row['failed']}✗)[/]" if row["failed"] else str(row["calls"]),
             trace.reasoning_signals.workflow_type.replace("_", " "),
-            escape(str(row["project"] or "")),
+            *([escape(str(row["project"] or ""))] if roomy else []),
             escape(" ".join(trace.user_prompt.split()) or "(no prompt recorded)"),
         )
-    console = Console()
     console.print(table)
     if hidden:
         console.print(f"… {hidden} older traces; --limit 0 shows all", style="dim")

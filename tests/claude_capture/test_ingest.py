@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -218,6 +220,14 @@ def test_one_session_is_imported_by_its_id_once_it_is_quiet(
     assert (trace.session_id, trace.steps[0].message_id, trace.claude_response) == ("s-1", "m1", "done")
     with pytest.raises(CaptureError, match="no events under"):
         import_session("unknown", data_root)
+
+
+def test_ingesters_that_run_at_once_store_every_trace_once(recordings: Path, data_root: Path) -> None:
+    command = [sys.executable, "-m", "claude_capture.cli", "import", str(recordings / "projects"), "--quiet"]
+    running = [subprocess.Popen([*command, "--data", str(data_root)]) for _ in range(3)]
+    assert [process.wait(60) for process in running] == [0, 0, 0]
+    lines = (data_root / "traces" / "traces.jsonl").read_text("utf-8").splitlines()
+    assert len(lines) == len({json.loads(line)["trace_id"] for line in lines}) == 9
 
 
 def test_waiting_ends_at_its_limit(tmp_path: Path) -> None:

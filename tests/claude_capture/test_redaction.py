@@ -226,6 +226,7 @@ def test_a_planted_secret_never_survives_and_json_stays_json(
     assert secret not in json.dumps(json.loads(redacted["serialised"])["inner"])
 
 
+@pytest.mark.slow
 def test_false_finds_on_the_shared_transcripts_stay_rare(shared_transcripts: Path) -> None:
     """At most five finds per MB; these transcripts were cleaned of secrets before they were published."""
     redactor = Redactor()
