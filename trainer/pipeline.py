@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from trainer.export.release import ReleaseReport
     from trainer.ppo.adversarial_prompt_miner import Mined
     from trainer.ppo.heldout import Heldout
+    from trainer.ppo.replay_environment import Mode
     from trainer.student.episodes import Case, Environment
 
 LiveEnvironments = Callable[[Trace], "Callable[[], Environment] | None"]
@@ -152,7 +153,8 @@ class Road:
         """
         run = self._ppo_run(mined)
         adapter = self._sft_result()["adapter"]
-        cases, validation = self.cases("train"), self.cases("validation")[: self.config.ppo.eval_prompts]
+        cases = self.cases("train", self.config.ppo.mode)
+        validation = self.cases("validation")[: self.config.ppo.eval_prompts]
         with self.stages.stage("ppo") as stage:
             if run.result is None:
                 from trainer.ppo.adversarial_prompt_miner import read_mined, sampling_weights
@@ -228,13 +230,13 @@ class Road:
             return None
         return Path((self._sft_result() if student == "sft" else self._ppo_run().result or self.ppo())["adapter"])
 
-    def cases(self, split: str) -> list[Case]:
+    def cases(self, split: str, mode: Mode = "semi_online") -> list[Case]:
         """The prompts of a split: live where there is a workspace (held-out prompts only), else replayed."""
         from dataclasses import replace
 
         from trainer.ppo.cases import cases_from
 
-        cases = cases_from(self.samples, self.traces, self.config, split, mode="semi_online")  # type: ignore[arg-type]
+        cases = cases_from(self.samples, self.traces, self.config, split, mode=mode)  # type: ignore[arg-type]
         if self.live is None or split != "test":
             return cases
         made = ((case, self.live(case.references[0])) for case in cases)
