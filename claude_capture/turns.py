@@ -157,10 +157,10 @@ class Conversation:
 
     def finish(self) -> None:
         """Counts what did not become a turn; call once, after the last record."""
-        listed = set(map(id, self.turns))
-        for turn in {id(turn): turn for turn in self._prompts.values()}.values():
-            if id(turn) not in listed and id(turn) not in {id(r) for t in self.turns for r in t.rejected}:
-                self.not_traces[f"{turn.kind}_without_answer"] += 1
+        kept = {id(turn) for listed in self.turns for turn in (listed, *listed.rejected)}
+        opened = {id(turn): turn for turn in self._prompts.values()}
+        for turn in (turn for key, turn in opened.items() if key not in kept):
+            self.not_traces[f"{turn.kind}_without_answer"] += 1
 
     # -- user records ------------------------------------------------------------------------------------------
 

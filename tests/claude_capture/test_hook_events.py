@@ -75,10 +75,7 @@ OPTIONAL_FIELDS = (
     st.lists(
         st.fixed_dictionaries(
             {"hook_event_name": st.sampled_from(sorted(KNOWN_EVENTS)), "session_id": st.just("s")},
-            optional={
-                name: json_values
-                for name in OPTIONAL_FIELDS
-            },
+            optional={name: json_values for name in OPTIONAL_FIELDS},
         ),
         max_size=6,
     )
