@@ -2,13 +2,14 @@
 
     s = soft · (3/4 + 1/4 · lev)
     soft = 2 · Σ sim(matched calls) / (student calls + reference calls)      an argument-aware Dice / F1
-    lev  = 1 - Levenshtein(tool names) / longer length                        both in canonical order (behaviour.py)
+    lev  = 1 - Levenshtein(tools of matched calls, tools) / longer length     both in canonical order (behaviour.py)
 
 Equal calls are matched first, in order (longest common subsequence); what is left is matched per tool by the
 assignment of the highest similarity (Hungarian algorithm), each distinct call once, so that the order inside a
 parallel group is free. A matched call that stands in the wrong order to another although the order matters earns
 only a quarter: one changes what the other reads (`in_conflict`), or uses what the reference learnt from the other's
-output (`sources`). Names alone earn nothing: `lev` only scales what the arguments earned.
+output (`sources`). Names alone earn nothing: `lev` only scales what the arguments earned, and a call without
+counterpart has no name in it.
 
 The diagnostics exact, in_order, any_order, precision and recall follow the trajectory metrics of Vertex AI's agent
 evaluation; `names` is the Levenshtein similarity of tool names alone, which a prompt-blind policy can fool and which
@@ -30,7 +31,7 @@ from trainer.reward.verdict import NOT_APPLICABLE, Verdict
 
 OUT_OF_ORDER = 0.25
 """What is left of a matched call that stands in the wrong order."""
-NAME_ORDER = 0.25
+TOOL_ORDER = 0.25
 """Weight of the Levenshtein factor."""
 _UNMATCHED = 0.02
 
@@ -64,13 +65,14 @@ class Alignment:
         _mark_order(pairs, reference.sources)
         self.matches = pairs
         self.soft = 2 * sum([match.earned for match in pairs]) / self.size if self.size else 1.0
-        longer = max(len(student.tools), len(reference.tools))
-        self.name_order = 1 - Levenshtein.distance(student.tools, reference.tools) / longer if longer else 1.0
+        placed = {match.student.index for match in pairs}
+        tools = [call.tool if call.index in placed else "" for call in student.ordered]
+        self.tool_order = _levenshtein_similarity(tools, reference.tools)
 
     @property
     def similarity(self) -> float:
         """s in [0, 1], see the module."""
-        return self.soft * (1 - NAME_ORDER + NAME_ORDER * self.name_order)
+        return self.soft * (1 - TOOL_ORDER + TOOL_ORDER * self.tool_order)
 
     @cached_property
     def unmatched_student(self) -> list[CallView]:
@@ -102,8 +104,13 @@ class Alignment:
             "any_order": float(same == references),
             "precision": same / students if students else float(not references),
             "recall": same / references if references else 1.0,
-            "names": self.name_order,
+            "names": _levenshtein_similarity(self.student.tools, self.reference.tools),
         }
+
+
+def _levenshtein_similarity(first: list[str], second: list[str]) -> float:
+    longer = max(len(first), len(second))
+    return 1 - Levenshtein.distance(first, second) / longer if longer else 1.0
 
 
 def _match(
@@ -136,17 +143,17 @@ def _match(
 def _assign(student: list[CallView], reference: list[CallView], rows: list[int], columns: list[int]) -> list[Match]:
     """The best assignment among calls of one tool; of equally good ones that which keeps the order."""
     table = [[call_similarity(student[row], reference[column]) for column in columns] for row in rows]
-    chosen: list[tuple[int, int]]
+    ranked = [
+        [value - 1e-7 * (rows[i] - columns[j]) ** 2 for j, value in enumerate(line)] for i, line in enumerate(table)
+    ]
     if len(rows) == 1:
-        chosen = [(0, max(range(len(columns)), key=table[0].__getitem__))]
+        chosen = [(0, ranked[0].index(max(ranked[0])))]
     elif len(columns) == 1:
-        chosen = [(max(range(len(rows)), key=lambda row: table[row][0]), 0)]
+        best = [line[0] for line in ranked]
+        chosen = [(best.index(max(best)), 0)]
     else:
         from scipy.optimize import linear_sum_assignment
 
-        ranked = [
-            [value - 1e-7 * (rows[i] - columns[j]) ** 2 for j, value in enumerate(line)] for i, line in enumerate(table)
-        ]
         chosen = list(zip(*(axis.tolist() for axis in linear_sum_assignment(ranked, maximize=True)), strict=True))
     return [Match(student[rows[i]], reference[columns[j]], table[i][j]) for i, j in chosen if table[i][j] > _UNMATCHED]
 
@@ -215,7 +222,7 @@ def judge_tool_use(alignment: Alignment) -> Verdict:
     share = 1 / alignment.size
     losses += [(share, f"{call.name}: {shown(call)} has no counterpart") for call in alignment.unmatched_student]
     losses += [(share, f"missing: {shown(call)}") for call in alignment.unmatched_reference]
-    names = alignment.soft * NAME_ORDER * (1 - alignment.name_order)
+    names = alignment.soft * TOOL_ORDER * (1 - alignment.tool_order)
     if names > 0:
         losses.append((names, "sequence of tools differs from the reference's"))
     return Verdict(similarity, losses)

@@ -60,6 +60,14 @@ def test_reading_again_after_an_edit_is_matched_to_its_place() -> None:
     assert all(match.in_order for match in without_first.matches)
 
 
+def test_of_two_equal_counterparts_the_one_in_order_is_taken() -> None:
+    check, change = bash("pytest tests/test_a.py -q"), edit("a.py", "x", "y")
+    reference = script([check], [read("a.py")], [change], [check])
+    late = align(script([read("a.py")], [change], [bash("pytest tests/test_a.py -x")]), reference)
+    assert all(match.in_order for match in late.matches)
+    assert late.matches[-1].reference.index == 3
+
+
 def test_a_copy_of_a_right_call_does_not_half_fit_another() -> None:
     query = 'sqlite3 g.db "SELECT * FROM t WHERE id={}"'
     reference = script([bash(query.format(7))], [bash(query.format(12))])
