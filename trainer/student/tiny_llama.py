@@ -11,9 +11,10 @@ token equals the current one and copy what stands there.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
-import shutil
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -42,16 +43,17 @@ SPECIAL_TOKENS = [
     EOT,
     "<|python_tag|>",
 ]
-RECIPE = 1
+RECIPE = 3
 """Part of the cache key: raise it when this file makes a different base from the same config."""
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
     """Byte-level BPE that splits as Llama 3 does, with Llama 3's control tokens behind the ordinary ones.
 
-    While the merges are learned, digits stand alone and words stand apart from the space before them: a number is
-    then always the same row of digits and a word the same token in prose, in JSON and in SQL, which is what makes
-    them easy to copy. At run time the split is Llama 3's, so that llama.cpp's `llama-bpe` reads the same tokens.
+    While the merges are learned, digits stand alone, and capitalised words stand apart from what is before them: a
+    number is then always the same row of digits and a name the same token in prose, in JSON and in SQL, which is what
+    makes them easy to copy. Ordinary words keep their space, which makes texts a third shorter. At run time the split
+    is Llama 3's, so that llama.cpp's `llama-bpe` reads the same tokens.
     """
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     llama3 = pre_tokenizers.Split(Regex(LLAMA3_SPLIT), "isolated")
@@ -60,8 +62,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
         [
             pre_tokenizers.Split(Regex(r"<\|[a-z_]+\|>"), "removed"),
             llama3,
-            pre_tokenizers.Split(Regex(r"\p{N}"), "isolated"),
-            pre_tokenizers.Split(Regex(r"\p{L}+"), "isolated"),
+            pre_tokenizers.Split(Regex(r"\p{N}|\p{Lu}\p{L}*|[ _]?\p{Ll}+"), "isolated"),
             byte_level,
         ]
     )
@@ -286,9 +287,11 @@ def make_tiny_base(
     tokenizer = train_tokenizer(texts, shape.vocab_size)
     model = new_model(shape, tokenizer, seed)
     warm_up(model, shape, seed, progress)
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
-    partial.rename(folder)
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".tiny-llama-", dir=cache) as scratch:
+        partial = Path(scratch) / folder.name
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        with contextlib.suppress(OSError):  # somebody else has just made the same one
+            partial.rename(folder)
     return folder
