@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx2
@@ -21,6 +22,8 @@ from trainer.evaluate.answer_store import AnswerStore
 from trainer.evaluate.blind_test_folder import ANSWERS, open_key
 from trainer.evaluate.blind_test_report import report
 
+get = partial(httpx2.get, verify=False, trust_env=False, timeout=120)
+post = partial(httpx2.post, verify=False, trust_env=False, timeout=120)
 CLI = [sys.executable, "-c", "from trainer.cli import main; main()", "blind-test"]
 
 
@@ -37,7 +40,7 @@ class Served:
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         self.process.send_signal(how)
-        self.process.wait(20)
+        self.process.wait(60)
         assert self.process.stdout is not None
         self.process.stdout.close()
 
@@ -63,20 +66,20 @@ def progress_on(page: str) -> str:
 
 def choose(link: str, choice: str) -> str:
     """Answers the shown item; the next page."""
-    page = httpx2.get(link).text
+    page = get(link).text
     data = {"item": item_on(page), "choice": choice}
-    return httpx2.post(f"{link}/answer", data=data, follow_redirects=True).text
+    return post(f"{link}/answer", data=data, follow_redirects=True).text
 
 
 def test_a_rater_answers_undoes_and_is_counted(served: Served) -> None:
     link = served.links["ada"]
-    first = httpx2.get(link).text
+    first = get(link).text
     assert progress_on(first) == "0/8"
     assert all(f'data-key="{key}"' in first for key in "120u")
     second = choose(link, "1")
     assert progress_on(second) == "1/8"
     assert item_on(second) != item_on(first)
-    back = httpx2.post(f"{link}/undo", follow_redirects=True).text
+    back = post(f"{link}/undo", follow_redirects=True).text
     assert progress_on(back) == "0/8"
     assert item_on(back) == item_on(first)
     for _ in range(8):
@@ -91,7 +94,7 @@ def test_answers_survive_a_kill_and_the_link_stays(blind_test: Path) -> None:
     again = Served(blind_test, "ada")
     try:
         assert again.links["ada"].split("/r/")[1] == server.links["ada"].split("/r/")[1]
-        assert progress_on(httpx2.get(again.links["ada"]).text) == "1/8"
+        assert progress_on(get(again.links["ada"]).text) == "1/8"
     finally:
         again.stop()
     assert stat.S_IMODE((blind_test / ANSWERS).stat().st_mode) == 0o600
@@ -99,7 +102,7 @@ def test_answers_survive_a_kill_and_the_link_stays(blind_test: Path) -> None:
 
 def test_raters_see_neither_each_other_nor_the_key(served: Served) -> None:
     choose(served.links["ada"], "1")
-    response = httpx2.get(served.links["bob"])
+    response = get(served.links["bob"])
     assert progress_on(response.text) == "0/8"
     for word in ("glm", "llama", "trace-0", "workflow_type", "teacher_side"):
         assert word not in response.text
@@ -112,12 +115,12 @@ def test_raters_see_neither_each_other_nor_the_key(served: Served) -> None:
 
 def test_unknown_links_and_answers_are_refused(served: Served) -> None:
     link = served.links["ada"]
-    assert httpx2.get(link[:-3]).status_code == 404
-    assert httpx2.get(link.split("/r/")[0] + "/").status_code == 404
-    assert httpx2.post(f"{link}/answer", data={"item": "i999", "choice": "1"}).status_code == 400
-    assert httpx2.post(f"{link}/answer", data={"item": "i001", "choice": "3"}).status_code == 400
-    assert httpx2.post(f"{link}/answer", content=b"x" * 10_000).status_code == 400
-    assert progress_on(httpx2.get(link).text) == "0/8"
+    assert get(link[:-3]).status_code == 404
+    assert get(link.split("/r/")[0] + "/").status_code == 404
+    assert post(f"{link}/answer", data={"item": "i999", "choice": "1"}).status_code == 400
+    assert post(f"{link}/answer", data={"item": "i001", "choice": "3"}).status_code == 400
+    assert post(f"{link}/answer", content=b"x" * 10_000).status_code == 400
+    assert progress_on(get(link).text) == "0/8"
 
 
 def test_what_traces_say_is_text_on_the_page(tmp_path: Path) -> None:
@@ -128,7 +131,7 @@ def test_what_traces_say_is_text_on_the_page(tmp_path: Path) -> None:
     subprocess.run([*CLI, *arguments], check=True, capture_output=True)
     server = Served(tmp_path / "test")
     try:
-        page = httpx2.get(server.links["rater"]).text
+        page = get(server.links["rater"]).text
     finally:
         server.stop()
     assert "&lt;script&gt;alert(1)" in page

@@ -6,28 +6,17 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from loopback_servers import Running, Script, Upstream
+from loopback_servers import House, Running, Script, Upstream
 
 from trainer.config import Config, RolloutConfig
 from trainer.rollout.controller import open_rollout
 from trainer.rollout.gateway import Gateway
-from trainer.rollout.rollout_state import RolloutState
-
-
-class House(NamedTuple):
-    """Everything between client and models."""
-
-    url: str
-    teacher: Upstream
-    local: Upstream
-    state: RolloutState
-    folder: Path
 
 
 @pytest.fixture
@@ -36,7 +25,7 @@ def build(tmp_path: Path) -> Iterator[Callable[..., House]]:
     with ExitStack() as stack:
 
         def start(
-            teacher: Script, local: Script, *, weight: float = 100, local_seconds: float = 5, **rollout: Any
+            teacher: Script, local: Script, *, weight: float = 100, local_seconds: float = 60, **rollout: Any
         ) -> House:
             one, other = stack.enter_context(Upstream(teacher)), stack.enter_context(Upstream(local))
             urls = {"teacher_url": one.url, "local_url": other.url} | rollout

@@ -7,13 +7,15 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from trainer.loopback import bind
+from trainer.rollout.rollout_state import RolloutState
 
 RESET = b"<reset>"
 """In a script: cut the connection here, without a goodbye."""
@@ -55,6 +57,7 @@ class Upstream:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)  # wakes `accept`, which `close` does not
         self._listener.close()
 
     def _accept(self) -> None:
@@ -81,7 +84,7 @@ class Upstream:
                 self.asked.append(asked)
                 for part in self.script(asked):
                     if isinstance(part, threading.Event):
-                        part.wait(10)
+                        part.wait(60)
                     elif part is RESET:
                         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                         return
@@ -120,5 +123,15 @@ class Running:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._server.should_exit = True
-        self._thread.join(20)
+        self._thread.join(60)
         self._listener.close()
+
+
+class House(NamedTuple):
+    """Everything between client and models."""
+
+    url: str
+    teacher: Upstream
+    local: Upstream
+    state: RolloutState
+    folder: Path
