@@ -9,15 +9,15 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
 # One thread a process where processes run side by side; training sets its own number.
 TEST   := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: demo test test-all train lint bench setup clean
+.PHONY: demo test test-slow train lint bench setup clean
 demo: setup
 	@$(BIN)/claude-trainer demo
 
 test: setup  ## the default suite
 	@$(TEST) -m "not slow"
 
-test-all: setup  ## everything, the slow tests and the real Claude Code CLI included
-	@$(TEST)
+test-slow: setup  ## the tests that take minutes
+	@$(TEST) -m slow
 
 train: setup
 	@$(BIN)/claude-trainer train --config $(CONFIG)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
+import warnings
 from typing import Any
 
 import click
@@ -59,6 +61,9 @@ def main(arguments: list[str] | None = None) -> Any:
     from trainer.errors import TrainerError
 
     values = sys.argv[1:] if arguments is None else arguments
+    if "--debug" not in values:  # what libraries say to each other's authors
+        warnings.simplefilter("ignore", FutureWarning)
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         return cli.main(args=values, prog_name="claude-trainer", standalone_mode=False)
     except click.ClickException as error:
@@ -72,3 +77,7 @@ def main(arguments: list[str] | None = None) -> Any:
             raise
         print(f"claude-trainer: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

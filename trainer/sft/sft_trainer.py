@@ -17,7 +17,7 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from torch.nn import functional
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig as TrlConfig
 from trl import SFTTrainer
@@ -232,6 +232,7 @@ def train_sft(
         callbacks=[log],
         context_weight=sft.context_weight,
     )
+    trainer.remove_callback(PrinterCallback)
     log.trainer = trainer
     checkpoints = run.path / "checkpoints"
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(checkpoints)) if checkpoints.exists() else None)

@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers.utils import logging
 
 from trainer.config import StudentConfig
 from trainer.errors import TrainerError
 from trainer.student.chat_format import BOS, EOT, template_text
 
+logging.disable_progress_bar()  # the stages have their own
 LAYOUT = "config.json, tokenizer.json, tokenizer_config.json and model*.safetensors"
 
 
