@@ -134,18 +134,34 @@ def _match(
                 by_tool[student[position].tool][0].append(position)
         for position in sorted(right):
             by_tool[reference[position].tool][1].append(position)
-        for rows, columns in by_tool.values():
-            if rows and columns:
-                pairs += _assign(student, reference, rows, columns)
+        tables = [(rows, columns) for rows, columns in by_tool.values() if rows and columns]
+        for rows, columns in sorted(tables, key=lambda table: len(table[0]) * len(table[1])):  # the surest first
+            pairs += _assign(student, reference, rows, columns, pairs)
     return pairs
 
 
-def _assign(student: list[CallView], reference: list[CallView], rows: list[int], columns: list[int]) -> list[Match]:
-    """The best assignment among calls of one tool; of equally good ones that which keeps the order."""
-    table = [[call_similarity(student[row], reference[column]) for column in columns] for row in rows]
-    ranked = [
-        [value - 1e-7 * (rows[i] - columns[j]) ** 2 for j, value in enumerate(line)] for i, line in enumerate(table)
-    ]
+def _assign(
+    student: list[CallView], reference: list[CallView], rows: list[int], columns: list[int], fixed: list[Match]
+) -> list[Match]:
+    """The best assignment among calls of one tool.
+
+    What would stand out of order to the fixed pairs counts less; of equally good ones that which keeps the order and
+    takes the later counterparts, which no padding can change.
+    """
+    writers = [pair for pair in fixed if pair.reference.writes is not None]
+    table: list[list[Match]] = []
+    ranked: list[list[float]] = []
+    for row in rows:
+        table.append([])
+        ranked.append([])
+        for column in columns:
+            match = Match(student[row], reference[column], call_similarity(student[row], reference[column]))
+            others = fixed if match.reference.writes is not None else writers
+            if match.similarity > _UNMATCHED and any(_reversed(match, pair) for pair in others):
+                match.in_order = False
+            table[-1].append(match)
+            ranked[-1].append(match.earned + 1e-9 * (row + 1) * column)
+            match.in_order = True  # decided by `_mark_order`, over all pairs
     if len(rows) == 1:
         chosen = [(0, ranked[0].index(max(ranked[0])))]
     elif len(columns) == 1:
@@ -155,7 +171,7 @@ def _assign(student: list[CallView], reference: list[CallView], rows: list[int],
         from scipy.optimize import linear_sum_assignment
 
         chosen = list(zip(*(axis.tolist() for axis in linear_sum_assignment(ranked, maximize=True)), strict=True))
-    return [Match(student[rows[i]], reference[columns[j]], table[i][j]) for i, j in chosen if table[i][j] > _UNMATCHED]
+    return [table[i][j] for i, j in chosen if table[i][j].similarity > _UNMATCHED]
 
 
 def _mark_order(pairs: list[Match], sources: dict[int, set[int]]) -> None:
