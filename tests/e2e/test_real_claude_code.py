@@ -87,7 +87,8 @@ def toy_script(project: Path) -> dict[str, list[Turn]]:
 
 @pytest.fixture
 def claude(claude_binary: Path, tmp_path: Path) -> ClaudeCode:
-    made = ClaudeCode(claude_binary, tmp_path, more={"CLAUDE_CAPTURE_DATA": str(tmp_path / "data")})
+    folder = tmp_path / "with a space"
+    made = ClaudeCode(claude_binary, folder, more={"CLAUDE_CAPTURE_DATA": str(folder / "data")})
     (made.project / "README.md").write_text("# Toy\n")
     (made.project / "app.py").write_text("def f():\n    total = 0\n    return total\n")
     return made
