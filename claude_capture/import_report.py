@@ -50,6 +50,15 @@ class ImportReport:
         for rejected in trace.rejected:
             self._count_calls(Trace.model_validate(rejected))
 
+    def add_session(self, part: ImportReport) -> None:
+        """Adds what one session gave; files and lines are counted where they are read."""
+        self.sessions += part.sessions
+        self.replayed += part.replayed
+        self.prompts += part.prompts
+        self.calls += part.calls
+        for name in ("sessions_skipped", "not_traces", "calls_by_source", "reasoning", "statuses", "redactions"):
+            getattr(self, name).update(getattr(part, name))
+
     def as_json(self) -> dict[str, Any]:
         """Everything, ready for `--json`."""
         return {

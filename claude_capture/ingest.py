@@ -137,6 +137,7 @@ class _Import:
         self._events: dict[str, list[SourceFile]] = {}
         self._dirty: dict[str, None] = {}
         self._ignored: dict[str, bool] = {}
+        self._parts: dict[str, ImportReport] = {}
         self._pending: list[Trace] = []
         self._pending_bytes = 0
         self._forgotten = _forgotten_ids(data_root)
@@ -206,6 +207,8 @@ class _Import:
             if self._pending_bytes > _FLUSH_BYTES:
                 self._flush()
         self._flush()
+        for part in self._parts.values():
+            self.report.add_session(part)
         if done or self.report.skipped_files:
             try:
                 self.state.save(self.data_root)
@@ -215,6 +218,7 @@ class _Import:
                 ) from error
 
     def _build_session(self, session_id: str) -> None:
+        part = self._parts[session_id] = ImportReport()  # anew where a second file of the session turns up later
         hooks = self._read_events(session_id)
         if hooks is not None and hooks.transcript_path and session_id not in self._files:
             self.discover([f for p in _session_paths(Path(hooks.transcript_path)) for f in _files_at(p)])
@@ -222,31 +226,31 @@ class _Import:
         files = sorted(self._files.get(session_id, {}).values(), key=lambda file: (file.mtime_ns, file.path))
         before = self.state.sessions.get(session_id)
         if not files and before is not None and before.had_transcript:
-            self.report.sessions_skipped["transcript deleted, traces kept as they are"] += 1
+            part.sessions_skipped["transcript deleted, traces kept as they are"] += 1
             return
         session = Session(session_id)
         owners: dict[str, str] = {}
         for file in files:
             self._read_file(session, file, owners)
         if self._opted_out(session, hooks):
-            self.report.sessions_skipped[f"project has {IGNORE_FILE}"] += 1
+            part.sessions_skipped[f"project has {IGNORE_FILE}"] += 1
             return
         parent = owners.get(session.main.external_parent or "") or session.main.forked_from
         family, copied = self._family(session, parent)
         newest = max((file.mtime_ns for file in (*files, *self._events.get(session_id, []))), default=0) / 1e9
         settled = self.now - newest > SETTLED_AFTER
         built = build_traces(session, hooks, family=family, settled=settled)
-        self.report.sessions += 1
-        self.report.prompts += built.prompts
-        self.report.not_traces.update(built.not_traces)
-        self.report.replayed += built.replayed
+        part.sessions = 1
+        part.prompts = built.prompts
+        part.not_traces.update(built.not_traces)
+        part.replayed = built.replayed
         for trace in built.traces:
             if trace.started_at in copied:
-                self.report.not_traces["copied_from_the_session_it_was_forked_from"] += 1
+                part.not_traces["copied_from_the_session_it_was_forked_from"] += 1
             elif trace.trace_id in self._forgotten:
-                self.report.not_traces["forgotten"] += 1
+                part.not_traces["forgotten"] += 1
             else:
-                self.report.count_trace(trace)
+                part.count_trace(trace)
                 self._pending.append(trace)
                 self._pending_bytes += sum(len(call.output or "") for call in trace.tool_calls) + 20_000
         self.state.sessions[session_id] = SessionState(
@@ -352,7 +356,7 @@ def _prompt_keys(session: Session) -> dict[str, str]:
     return {
         f"{turn.started_at} {blake2b(turn.prompt.encode(), digest_size=6).hexdigest()}": turn.started_at
         for turn in session.main.turns
-        if turn.started_at
+        if turn.started_at and turn.prompt
     }
 
 

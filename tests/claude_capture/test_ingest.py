@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -74,6 +75,25 @@ def test_an_older_snapshot_of_a_session_takes_nothing_away(
     import_sessions([old], data_root)
     (trace,) = TraceStore.of(data_root).load()
     assert (trace.status, trace.claude_response) == ("complete", "done")
+
+
+def test_a_session_found_in_a_second_file_later_is_counted_once(new_session: Any, block: Any, data_root: Path) -> None:
+    start = new_session("s-2")
+    start.prompt("one")
+    start.assistant("m1", block.text("a"), block.call("c1"))
+    mixed = new_session("s-9")
+    mixed.prompt("other")
+    mixed.assistant("m9", block.text("b"))
+    rest = new_session("s-2", name="s-9")
+    rest.parent = start.parent
+    rest.result("c1", "ok", uuid="late-1")
+    rest.assistant("m2", block.text("done"), uuid="late-2")
+    os.utime(start.path, (1, 1))  # read first, before the other file is known to hold it as well
+    report = import_sessions([start.path.parent], data_root)
+    traces = {t.session_id: t for t in TraceStore.of(data_root).load()}
+    assert traces["s-2"].claude_response == "done"
+    assert (report.calls, report.sessions, report.prompts) == (1, 2, 2)
+    assert len(traces["s-2"].provenance.files) == 2
 
 
 def test_a_deleted_transcript_leaves_its_traces_alone(
