@@ -5,8 +5,11 @@
 Three kinds of rollouts of 10 calls: look-ups and commands only; the same from a weak student (most arguments wrong);
 and with three 100-line edits of Python files each. Each prompt has one reference and eight rollouts, as in PPO; the
 references are read once, every rollout's trace is read anew and scored in full (explanation included). The students
-differ from the reference: calls swapped, dropped, wrong arguments. agentevals (`pip install agentevals`, not a
-dependency) compares tool trajectories only; it is left out, and said so, where it is not installed.
+differ from the reference: calls swapped, dropped, wrong arguments. "calls seen" scores the same rollouts a second
+time: their traces are read anew, but their commands have been met before, as in most samples of a policy.
+
+agentevals (`pip install agentevals`, not a dependency) compares tool trajectories only; it is left out, and said so,
+where it is not installed.
 """
 
 from __future__ import annotations
@@ -162,6 +165,7 @@ def main() -> None:
     peer = agentevals_score()
     results: dict[str, dict[str, float | None]] = {}
     for kind in ("lookups", "weak", "edits"):
+        gc.unfreeze()
         pairs = make_pairs(kind, options.prompts)
         gc.collect()
         gc.freeze()  # the traces waiting here would not be in the memory of a real run: no contender walks them
@@ -172,6 +176,9 @@ def main() -> None:
             "difflib": rate(difflib_score, pairs, options.seconds),
             "agentevals": rate(peer, pairs, options.seconds) if peer else None,
         }
+        if kind == "lookups":
+            again = rate(lambda student, reference: model.score(student, [reference]), pairs, options.seconds)
+            results["lookups, calls seen"] = {**results[kind], "reward": again}
     if options.json:
         print(json.dumps(results))
         return
