@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import random
 
-from trainer.demo.database_tasks import MUST_NOT_CHANGE, READ_ONLY
+from trainer.demo.database_tasks import MUST_NOT_CHANGE, READ_ONLY, limits
 from trainer.demo.scripted_teacher import Call, Desk, Task, bash, read, say
 from trainer.demo.workspace import SETTINGS, WorkspaceSpec
 
-_ONLY_FILE = ("Only change {f}.", "Change only {f}, no other file.", "Do not touch any file but {f}.")
+_ONLY_FILE = ("Change only {f}.", "Do not touch any file but {f}.")
 
 
 def const(rng: random.Random, workspace: WorkspaceSpec) -> Task:
     """Finds where a constant is defined and its value."""
     constant = rng.choice([constant for values in workspace.constants.values() for constant in values])
-    limits, constraint = (READ_ONLY, MUST_NOT_CHANGE) if rng.random() < 0.3 else ((), None)
+    wordings, constraint = limits(rng, 0.35)
     phrasings = [
         "Which file defines {c} and what is its value?",
         "Where is {c} defined? Tell me its value.",
@@ -28,7 +28,7 @@ def const(rng: random.Random, workspace: WorkspaceSpec) -> Task:
         value = next(line.split(" = ")[1] for line in text.split("\n") if f"\t{constant} = " in line)
         return f"{constant} is defined in {path} with value {value}."
 
-    return Task(say(rng, phrasings, limits, c=constant), ("const", constant), solve, constraint)
+    return Task(say(rng, phrasings, wordings, c=constant), ("const", constant), solve, constraint)
 
 
 def conf(rng: random.Random, workspace: WorkspaceSpec) -> Task:
@@ -38,7 +38,7 @@ def conf(rng: random.Random, workspace: WorkspaceSpec) -> Task:
     actual = workspace.settings[path][key]
     new, wrong = rng.sample([value for value in SETTINGS if value != actual], 2)
     named = wrong if rng.random() < 0.4 else actual
-    limits, constraint = (_ONLY_FILE, f"I must change only {path}.") if rng.random() < 0.4 else ((), None)
+    wordings, constraint = (_ONLY_FILE, f"I must change only {path}.") if rng.random() < 0.4 else ((), None)
     phrasings = [
         "Change {k} from {o} to {n} in {f}.",
         "Please set {k} from {o} to {n} in {f}.",
@@ -59,7 +59,7 @@ def conf(rng: random.Random, workspace: WorkspaceSpec) -> Task:
         (line,) = desk.do("I verify the change.", bash(f"grep {key} {path}"))
         return f"{key} in {path} is now {line.split(': ')[1]}.{correction}"
 
-    prompt = say(rng, phrasings, limits, k=key, o=named, n=new, f=path)
+    prompt = say(rng, phrasings, wordings, k=key, o=named, n=new, f=path)
     return Task(prompt, ("conf", key, new), solve, constraint)
 
 

@@ -23,35 +23,25 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 NAMES = _words(
-    "Oakridge Elmwood Birchfield Stonegate Riverside Hillcrest Maplewood Fairview Ashford Brookside Clearwater "
-    "Dunmore Eastgate Foxglen Greenhill Harborview Ironbridge Juniper Kingsway Lakeside Millbrook Northfield Orchard "
-    "Parkdale Quarry Redwood Southgate Thornton Underhill Valleyview Westbrook Yarrow Zenith Copperton Danbury "
-    "Everett Glenwood Hawthorn Larkspur Moorland"
+    "Oakridge Elmwood Birchfield Stonegate Riverside Hillcrest Maplewood Fairview Ashford Brookside Clearwater Dunmore "
+    "Eastgate Foxglen Greenhill Juniper"
 )
-FEEDER_NAMES = _words("North South East West Central Harbor Airport Valley Ridge Canal")
-RATINGS = (25, 40, 63, 125, 160, 250, 315, 480, 630, 750)
+FEEDER_NAMES = _words("North South East West Central Harbor Airport Valley")
+RATINGS = (16, 25, 40, 50, 63, 80)
 VOLTAGES = (0.4, 6.3, 10.5, 20.0, 35.0)
 STATUSES = ("active", "standby", "maintenance", "retired")
-CONFIGS = tuple(f"config/{name}.yaml" for name in _words("poller alarm export sync meter report"))
+CONFIGS = tuple(f"config/{name}.yaml" for name in _words("poller alarm export meter"))
 KEYS = tuple(
     f"{first}_{second}"
-    for first in _words("retry poll batch queue alarm cache log page scan sync")
-    for second in _words("limit interval size timeout depth window")
+    for first in _words("retry batch queue cache log page")
+    for second in _words("limit size timeout depth")
 )
 CONSTANTS = tuple(
-    f"{first}_{second}"
-    for first in _words("MAX MIN BASE PEAK SAFE WARN")
-    for second in _words("LOAD TAP TEMP FLOW DROP GAIN LOSS RATIO LIMIT DELAY")
+    f"{first}_{second}" for first in _words("MAX MIN BASE PEAK SAFE WARN") for second in _words("LOAD TEMP FLOW GAIN")
 )
-SOURCES = tuple(
-    f"{name}.py" for name in _words("limits thermal tariff losses relay outage dispatch scada billing metering")
-)
+SOURCES = tuple(f"{name}.py" for name in _words("thermal tariff relay outage scada billing"))
 SCHEMA = 'TRANSFORMERS = "id name rated_kva voltage_kv status feeder_id"\nFEEDERS = "id name voltage_kv status"'
-QUERIES = (
-    'BY_ID = "SELECT * FROM transformers WHERE id=?"\n'
-    'BY_NAME = "SELECT * FROM transformers WHERE name=?"\n'
-    'FEEDER = "SELECT * FROM feeders WHERE id=?"'
-)
+QUERIES = 'BY_ID = "SELECT ? FROM transformers WHERE id=?"\nFEEDER = "SELECT ? FROM feeders WHERE id=?"'
 TABLES = (
     "CREATE TABLE transformers(id INTEGER, name TEXT, rated_kva INTEGER, voltage_kv REAL, status TEXT, "
     "feeder_id INTEGER)",
@@ -141,7 +131,7 @@ class WorkspaceSpec:
 
 
 def draw_workspace(rng: random.Random, ids: Sequence[int] = ()) -> WorkspaceSpec:
-    """Draws a workspace: four feeders with three transformers each, of which two (on different feeders) share a name.
+    """Draws a workspace: four feeders with three transformers each.
 
     Args:
         ids: transformer ids that must exist; at most 12, from `TRANSFORMER_IDS`.
@@ -154,9 +144,8 @@ def draw_workspace(rng: random.Random, ids: Sequence[int] = ()) -> WorkspaceSpec
     others = [number for number in TRANSFORMER_IDS if number not in ids]
     numbers = [*ids, *rng.sample(others, 12 - len(ids))]
     rng.shuffle(numbers)
-    names = rng.sample(NAMES, 11)
-    names.append(names[0])  # index 0 is on the first feeder, index 11 on the last
-    ratings = [rating for _ in feeders for rating in rng.sample(RATINGS, 3)]
+    names = rng.sample(NAMES, 12)
+    ratings = [rng.choice(RATINGS) for _ in names]
     rows = [
         Transformer(number, name, rating, rng.choice(VOLTAGES), rng.choice(STATUSES), feeder_ids[index // 3])
         for index, (number, name, rating) in enumerate(zip(numbers, names, ratings, strict=True))

@@ -39,13 +39,9 @@ def test_tasks_find_what_they_rely_on(seed: int, ids: list[int]) -> None:
     rows = workspace.transformers
     assert len({row.id for row in rows}) == 12
     assert set(ids) <= {row.id for row in rows}
-    names = [row.name for row in rows]
-    shared = [row for row in rows if names.count(row.name) == 2]
-    assert len(shared) == 2
-    assert shared[0].feeder_id != shared[1].feeder_id
+    assert len({row.name for row in rows}) == 12
     for feeder in workspace.feeders:
-        ratings = [row.rated_kva for row in rows if row.feeder_id == feeder.id]
-        assert len(ratings) == len(set(ratings)) == 3
+        assert sum(row.feeder_id == feeder.id for row in rows) == 3
     numbers = [str(value) for row in rows for value in row] + [
         line for text in workspace.files.values() for line in text
     ]

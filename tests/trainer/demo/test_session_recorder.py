@@ -159,5 +159,5 @@ def test_a_hook_that_speaks_or_fails_is_reported(tmp_path: Path, script: str, me
     hook.write_text(f"#!/bin/sh\n{script}\n")
     hook.chmod(0o755)
     with pytest.raises(TrainerError, match=message):
-        record_sessions([make_episode(0, False, "top")], tmp_path / "data", tmp_path / "c" / "projects", hook=hook)
+        record_sessions([make_episode(0, False, "const")], tmp_path / "data", tmp_path / "c" / "projects", hook=hook)
     assert not list(tmp_path.rglob("grid.db"))
