@@ -21,7 +21,7 @@ PROGRAM = [sys.executable, "-m", "claude_capture.cli"]
 
 def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     variables = {**os.environ, "COLUMNS": "100", "PYTHONUTF8": "1", **environment}
-    return subprocess.run([*PROGRAM, *map(str, arguments)], capture_output=True, text=True, env=variables, timeout=60)
+    return subprocess.run([*PROGRAM, *map(str, arguments)], capture_output=True, text=True, env=variables, timeout=240)
 
 
 @pytest.fixture
@@ -194,6 +194,6 @@ def test_watch_imports_what_grows_until_it_is_told_to_stop(new_session: Any, blo
     writer.assistant("m2", block.text("2"))
     assert "2 traces (+1 new, 0 updated)" in process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert errors.strip() == "watch ended"

@@ -245,7 +245,7 @@ def test_one_session_is_imported_by_its_id_once_it_is_quiet(
 def test_ingesters_that_run_at_once_store_every_trace_once(recordings: Path, data_root: Path) -> None:
     command = [sys.executable, "-m", "claude_capture.cli", "import", str(recordings / "projects"), "--quiet"]
     running = [subprocess.Popen([*command, "--data", str(data_root)]) for _ in range(3)]
-    assert [process.wait(60) for process in running] == [0, 0, 0]
+    assert [process.wait(240) for process in running] == [0, 0, 0]
     lines = (data_root / "traces" / "traces.jsonl").read_text("utf-8").splitlines()
     assert len(lines) == len({json.loads(line)["trace_id"] for line in lines}) == 9
 

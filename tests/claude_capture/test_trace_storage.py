@@ -105,7 +105,7 @@ for n in range(40):
 """
     commands = [[sys.executable, "-c", script, str(store.path), name] for name in ("a", "b", "c")]
     for process in [subprocess.Popen(command) for command in commands]:
-        assert process.wait(60) == 0
+        assert process.wait(240) == 0
     assert sorted(t.trace_id for t in store.load()) == sorted(f"{w}-{n}" for w in "abc" for n in range(40))
     assert not list(store.validate())
 
