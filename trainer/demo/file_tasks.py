@@ -46,18 +46,18 @@ def conf(rng: random.Random, workspace: WorkspaceSpec) -> Task:
     ]
 
     def edit(old: int | str) -> Call:
-        return Call("Edit", {"file_path": path, "old_string": f"{key}: {old}", "new_string": f"{key}: {new}"})
+        return Call("Edit", {"file_path": path, "old_string": f"{key}={old}", "new_string": f"{key}={new}"})
 
     def solve(desk: Desk) -> str:
         desk.do(f"I edit {key}.", edit(named))
         correction = ""
         if desk.failed:
             (text,) = desk.do("The edit failed, so I read the file.", read(path))
-            found = next(line.split(": ")[1] for line in text.split("\n") if f"\t{key}: " in line)
+            found = next(line.split("=")[1] for line in text.split("\n") if f"\t{key}=" in line)
             desk.do(f"The value is {found}, not {named}. I edit again.", edit(found))
             correction = f" It was {found}, not {named}."
         (line,) = desk.do("I verify the change.", bash(f"grep {key} {path}"))
-        return f"{key} in {path} is now {line.split(': ')[1]}.{correction}"
+        return f"{key} in {path} is now {line.split('=')[1]}.{correction}"
 
     prompt = say(rng, phrasings, wordings, k=key, o=named, n=new, f=path)
     return Task(prompt, ("conf", key, new), solve, constraint)
@@ -77,7 +77,7 @@ def readonly(rng: random.Random, workspace: WorkspaceSpec) -> Task:
     def solve(desk: Desk) -> str:
         search = Call("Grep", {"pattern": constant, "output_mode": "content"})
         text, found = desk.do(f"I read {path} and search for {constant}.", read(path), search)
-        setting = next(line.split(": ")[1] for line in text.split("\n") if f"\t{key}: " in line)
+        setting = next(line.split("=")[1] for line in text.split("\n") if f"\t{key}=" in line)
         file, _, definition = found.split(":")
         return f"{key} in {path} is {setting}. {constant} in {file} is {definition.split(' = ')[1]}."
 

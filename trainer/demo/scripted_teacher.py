@@ -22,7 +22,7 @@ HEADLINE = "What's the difference between transformer 1 and transformer 2?"
 _HEADLINE_KEY = ("diff", 1, 2)
 _HELD_OUT_SHARE = 8
 _WORDS = "|".join([*STATUSES, *NAMES, *FEEDER_NAMES])
-_FACT = re.compile(rf"\d+(?:\.\d+)?|\b(?:{_WORDS})\b|\b[\w/]+\.(?:py|yaml)\b|\b[A-Z]+_[A-Z]+\b|\b[a-z]+_[a-z]+\b")
+_FACT = re.compile(rf"\d+(?:\.\d+)?|\b(?:{_WORDS})\b|\b[\w/]+\.(?:py|env)\b|\b[A-Z]+_[A-Z]+\b|\b[a-z]+_[a-z]+\b")
 
 EntityKey = tuple[str | int, ...]
 """Family and the entities that an episode is about; decides on which side of the split it stands."""

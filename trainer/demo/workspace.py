@@ -29,12 +29,12 @@ NAMES = _words(
 FEEDER_NAMES = _words("North South East West Central Harbor Airport Valley")
 RATINGS = (16, 25, 40, 50, 63, 80)
 VOLTAGES = (0.4, 6.3, 10.5, 20.0, 35.0)
-STATUSES = ("active", "standby", "maintenance", "retired")
-CONFIGS = tuple(f"config/{name}.yaml" for name in _words("poller alarm export meter"))
+STATUSES = ("Active", "Standby", "Maintenance", "Retired")
+CONFIGS = tuple(f"config/{name}.env" for name in _words("poller alarm export meter"))
 KEYS = tuple(
     f"{first}_{second}"
-    for first in _words("retry batch queue cache log page")
-    for second in _words("limit size timeout depth")
+    for first in _words("RETRY BATCH QUEUE CACHE LOG PAGE")
+    for second in _words("LIMIT SIZE TIMEOUT DEPTH")
 )
 CONSTANTS = tuple(
     f"{first}_{second}" for first in _words("MAX MIN BASE PEAK SAFE WARN") for second in _words("LOAD TEMP FLOW GAIN")
@@ -94,7 +94,7 @@ class WorkspaceSpec:
     def files(self) -> dict[str, str]:
         """Relative path → text of every text file."""
         sources = {path: "\n".join(f"{k} = {v}" for k, v in values.items()) for path, values in self.constants.items()}
-        configs = {path: "\n".join(f"{k}: {v}" for k, v in values.items()) for path, values in self.settings.items()}
+        configs = {path: "\n".join(f"{k}={v}" for k, v in values.items()) for path, values in self.settings.items()}
         return {"schema.py": SCHEMA, "queries.py": QUERIES, **sources, **configs}
 
     @cached_property
