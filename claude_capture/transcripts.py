@@ -22,7 +22,8 @@ from claude_capture.transcript_vocabulary import COMMON_FIELDS, KNOWN_FIELDS
 JsonObject = dict[str, Any]
 
 # What a record of a session file starts with; used to find a whole record behind a torn one on the same line.
-_RECORD_STARTS = tuple(f'{{"{key}"'.encode() for key in ("parentUuid", "type", "uuid", "sessionId", "isSidechain"))
+_RECORD_STARTS = tuple(f'{{"{key}"'.encode() for key in ("parentUuid", "type", "uuid", "sessionId", "isSidechain", "v"))
+"""How records of session files and hook event lines start."""
 _MAX_RESUME_POINTS = 64
 
 
@@ -131,7 +132,12 @@ def _next_record_start(text: str, position: int) -> int:
 
 
 def _looks_like_record(value: JsonObject) -> bool:
-    return "uuid" in value or "sessionId" in value or value.get("type") in KNOWN_FIELDS
+    return (
+        "uuid" in value
+        or "sessionId" in value
+        or value.get("type") in KNOWN_FIELDS
+        or (value.get("v") == 1 and isinstance(value.get("payload"), dict))
+    )
 
 
 def _without_surrogates(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,27 @@ def test_every_recorded_payload_is_a_known_event(recordings: Path, tmp_path: Pat
         "Exit code 3",
         "File does not exist. Note: your current working directory is /home/dev/toy.",
     }
+
+
+@given(st.integers(1, 60))
+def test_an_event_behind_a_torn_one_on_the_same_line_is_not_lost(cut: int) -> None:
+    def line(order: int) -> str:
+        payload = {
+            "session_id": "s",
+            "hook_event_name": "PreToolUse",
+            "tool_input": {"v": 1},
+            "tool_use_id": f"t{order}",
+        }
+        return json.dumps({"v": 1, "t": order, "payload": payload}, separators=(",", ":"))
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "s.jsonl"
+        file.write_text(line(1)[:cut] + line(2) + "\n" + line(3) + "\n", "utf-8")
+        stats = ReadStats()
+        sessions: dict[str, HookSession] = {}
+        read_events(file, stats, sessions)
+    assert stats.records == 2
+    assert sessions["s"].counts["PreToolUse"] == 2
 
 
 def test_damage_and_strangers_are_counted(tmp_path: Path) -> None:
