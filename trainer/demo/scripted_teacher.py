@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from trainer.demo.tools import TOOLS, WorkspaceTools
-from trainer.demo.workspace import FEEDER_NAMES, NAMES, STATUSES, WorkspaceSpec
+from trainer.demo.workspace import NAMES, STATUSES, WorkspaceSpec
 from trainer.records import Message
 
 HEADLINE = "What's the difference between transformer 1 and transformer 2?"
 _HEADLINE_KEY = ("diff", 1, 2)
 _HELD_OUT_SHARE = 8
-_WORDS = "|".join([*STATUSES, *NAMES, *FEEDER_NAMES])
+_WORDS = "|".join([*STATUSES, *NAMES])
 _FACT = re.compile(rf"\d+(?:\.\d+)?|\b(?:{_WORDS})\b|\b[\w/]+\.(?:py|env)\b|\b[A-Z]+_[A-Z]+\b|\b[a-z]+_[a-z]+\b")
 
 EntityKey = tuple[str | int, ...]

@@ -26,7 +26,6 @@ NAMES = _words(
     "Oakridge Elmwood Birchfield Stonegate Riverside Hillcrest Maplewood Fairview Ashford Brookside Clearwater Dunmore "
     "Eastgate Foxglen Greenhill Juniper"
 )
-FEEDER_NAMES = _words("North South East West Central Harbor Airport Valley")
 RATINGS = (16, 25, 40, 50, 63, 80)
 VOLTAGES = (0.4, 6.3, 10.5, 20.0, 35.0)
 STATUSES = ("Active", "Standby", "Maintenance", "Retired")
@@ -39,7 +38,7 @@ KEYS = tuple(
 CONSTANTS = tuple(
     f"{first}_{second}" for first in _words("MAX MIN BASE PEAK SAFE WARN") for second in _words("LOAD TEMP FLOW GAIN")
 )
-SOURCES = tuple(f"{name}.py" for name in _words("thermal tariff relay outage scada billing"))
+SOURCES = tuple(f"src/{name}.py" for name in _words("thermal tariff relay outage scada billing"))
 SCHEMA = 'TRANSFORMERS = "id name rated_kva voltage_kv status feeder_id"\nFEEDERS = "id name voltage_kv status"'
 QUERIES = 'BY_ID = "SELECT ? FROM transformers WHERE id=?"\nFEEDER = "SELECT ? FROM feeders WHERE id=?"'
 TABLES = (
@@ -113,7 +112,8 @@ class WorkspaceSpec:
 
     def materialise(self, folder: Path) -> Path:
         """Writes the workspace into `folder`, which is made if needed, and returns it."""
-        (folder / "config").mkdir(parents=True, exist_ok=True)
+        for part in ("config", "src"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
         for path, text in self.files.items():
             (folder / path).write_text(text, "utf-8")
         (folder / DATABASE).write_bytes(self.database)
@@ -137,14 +137,15 @@ def draw_workspace(rng: random.Random, ids: Sequence[int] = ()) -> WorkspaceSpec
         ids: transformer ids that must exist; at most 12, from `TRANSFORMER_IDS`.
     """
     feeder_ids = rng.sample(FEEDER_IDS, 4)
+    drawn = rng.sample(NAMES, 16)
     feeders = tuple(
         Feeder(number, name, rng.choice(VOLTAGES), rng.choice(STATUSES))
-        for number, name in zip(feeder_ids, rng.sample(FEEDER_NAMES, 4), strict=True)
+        for number, name in zip(feeder_ids, drawn[12:], strict=True)
     )
     others = [number for number in TRANSFORMER_IDS if number not in ids]
     numbers = [*ids, *rng.sample(others, 12 - len(ids))]
     rng.shuffle(numbers)
-    names = rng.sample(NAMES, 12)
+    names = drawn[:12]
     ratings = [rng.choice(RATINGS) for _ in names]
     rows = [
         Transformer(number, name, rating, rng.choice(VOLTAGES), rng.choice(STATUSES), feeder_ids[index // 3])
