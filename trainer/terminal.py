@@ -37,15 +37,20 @@ class Stages:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Stage]:
-        """A stage's progress bar while it runs, one line with its outcome afterwards."""
-        columns = (TextColumn("[bold]{task.description:<10}"), BarColumn(24), TextColumn("{task.fields[note]}"))
-        with Progress(*columns, TimeElapsedColumn(), console=self.console, transient=True) as bar:
-            bar.add_task(name, total=None, note="")
-            stage, began = Stage(name, _bar=bar), time.monotonic()
+        """A progress bar while the stage runs (on a terminal), one line with its outcome afterwards."""
+        stage, began = Stage(name), time.monotonic()
+        if self.console.is_terminal:
+            columns = (TextColumn("[bold]{task.description:<14}"), BarColumn(24), TextColumn("{task.fields[note]}"))
+            with Progress(*columns, TimeElapsedColumn(), console=self.console, transient=True) as bar:
+                bar.add_task(name, total=None, note="")
+                stage._bar = bar
+                yield stage
+            stage._bar = None
+        else:
             yield stage
         stage.seconds = time.monotonic() - began
         self.done.append(stage)
-        self.console.print(f"[bold]{name:<10}[/] {stage.came_out}  [dim]{stage.seconds:.0f} s[/]", highlight=False)
+        self.console.print(f"[bold]{name:<14}[/] {stage.came_out}  [dim]{stage.seconds:.0f} s[/]", highlight=False)
 
     @property
     def seconds(self) -> dict[str, float]:
