@@ -28,3 +28,4 @@ def demo(config_path: str, folder: str, as_json: bool) -> None:
     for reason in summary["gate"]["reasons"]:
         click.echo(f"  {reason}")
     click.echo(f"report: {Path(folder) / 'report.html'}")
+    click.echo(f"go on with it: claude-trainer gate --config {Path(folder) / 'config.toml'}")

@@ -41,7 +41,7 @@ def diff(rng: random.Random, workspace: WorkspaceSpec, headline: bool = False) -
         sql = f"SELECT {', '.join(_COMPARED)} FROM transformers WHERE id="
         queries = [query(f"{sql}{number}", line=True) for number in (first, second)]
         if together:
-            outputs = desk.do("Now I get both at once.", *queries)
+            outputs = desk.do(f"Now I get transformer {first} and transformer {second}.", *queries)
         else:
             numbered = zip((first, second), queries, strict=True)
             outputs = [desk.do(f"Now I get transformer {number}.", call)[0] for number, call in numbered]
@@ -89,6 +89,6 @@ def chain(rng: random.Random, workspace: WorkspaceSpec) -> Task:
         sql = f"SELECT name, status FROM feeders WHERE id={feeder}"
         (found,) = desk.do(f"It is feeder {feeder}. I get its name and status.", query(sql))
         name, status = found.split("|")
-        return f"Transformer {number} is on feeder {feeder} {name}, status {status}."
+        return f"Transformer {number} is on feeder {feeder}: {name}, {status}."
 
     return Task(say(rng, phrasings, wordings, a=number), ("chain", number), solve, constraint)

@@ -22,7 +22,7 @@ from trainer.demo.world import HEADLINE, check_answer, headline_episode, make_ep
 from trainer.errors import TrainerError
 from trainer.pipeline import Road, write_summary
 from trainer.records import Message
-from trainer.run_folder import content_hash
+from trainer.run_folder import config_toml, content_hash, write_atomic
 from trainer.terminal import Stages
 
 if TYPE_CHECKING:
@@ -136,8 +136,11 @@ def run_demo(config: Config, folder: Path, stages: Stages) -> dict[str, Any]:
     """
     held_out = _record(config, folder / "world", stages)
     traces, calls = _import(folder / "world", stages)
-    config = config.model_copy(update={"runs": str(folder), "models": str(folder / "models")})
-    road = Road(config, folder / "world" / "data", stages, _live(held_out, config))
+    data = folder / "world" / "data"
+    places = {"data": str(data), "runs": str(folder), "models": str(folder / "models")}
+    config = config.model_copy(update={name: str(Path(path).absolute()) for name, path in places.items()})
+    write_atomic(folder / "config.toml", config_toml(config), 0o644)  # what other commands go on with
+    road = Road(config, data, stages, _live(held_out, config))
     outcome = road.train()
     gguf = Path(outcome["gguf"]["path"])
     if not gguf.exists():

@@ -26,7 +26,7 @@ def const(rng: random.Random, workspace: WorkspaceSpec) -> Task:
         path = found.split("\n")[1]
         (text,) = desk.do(f"It is in {path}. I read it.", read(path))
         value = next(line.split(" = ")[1] for line in text.split("\n") if f"\t{constant} = " in line)
-        return f"{constant} is defined in {path} with value {value}."
+        return f"{constant} = {value} is defined in {path}."
 
     return Task(say(rng, phrasings, wordings, c=constant), ("const", constant), solve, constraint)
 
@@ -54,10 +54,10 @@ def conf(rng: random.Random, workspace: WorkspaceSpec) -> Task:
         if desk.failed:
             (text,) = desk.do("The edit failed, so I read the file.", read(path))
             found = next(line.split("=")[1] for line in text.split("\n") if f"\t{key}=" in line)
-            desk.do(f"The value is {found}, not {named}. I edit again.", edit(found))
+            desk.do(f"It says {key}={found}, not {named}. I edit again.", edit(found))
             correction = f" It was {found}, not {named}."
         (line,) = desk.do("I verify the change.", bash(f"grep {key} {path}"))
-        return f"{key} in {path} is now {line.split('=')[1]}.{correction}"
+        return f"{line} is set in {path}.{correction}"
 
     prompt = say(rng, phrasings, wordings, k=key, o=named, n=new, f=path)
     return Task(prompt, ("conf", key, new), solve, constraint)
@@ -76,10 +76,10 @@ def readonly(rng: random.Random, workspace: WorkspaceSpec) -> Task:
 
     def solve(desk: Desk) -> str:
         search = Call("Grep", {"pattern": constant, "output_mode": "content"})
-        text, found = desk.do(f"I read {path} and search for {constant}.", read(path), search)
+        text, found = desk.do(f"I read {key} in {path} and search for {constant}.", read(path), search)
         setting = next(line.split("=")[1] for line in text.split("\n") if f"\t{key}=" in line)
         file, _, definition = found.split(":")
-        return f"{key} in {path} is {setting}. {constant} in {file} is {definition.split(' = ')[1]}."
+        return f"{key}={setting} in {path}. {definition} in {file}."
 
     prompt = say(rng, phrasings, READ_ONLY, k=key, f=path, c=constant)
     return Task(prompt, ("readonly", key, constant), solve, MUST_NOT_CHANGE)

@@ -130,6 +130,22 @@ class WorkspaceSpec:
         )
 
 
+def _apart(rng: random.Random, names: Sequence[str], files: int) -> list[list[str]]:
+    """Three names for each file: none stands twice, and no two of a file share a part, so that each is easy to find."""
+    while True:
+        rest = rng.sample(names, len(names))
+        groups: list[list[str]] = []
+        for _ in range(files):
+            group: list[str] = []
+            for name in rest:
+                if len(group) < 3 and not {part for other in group for part in other.split("_")} & set(name.split("_")):
+                    group.append(name)
+            rest = [name for name in rest if name not in group]
+            groups.append(group)
+        if all(len(group) == 3 for group in groups):
+            return groups
+
+
 def draw_workspace(rng: random.Random, ids: Sequence[int] = ()) -> WorkspaceSpec:
     """Draws a workspace: four feeders with three transformers each.
 
@@ -151,16 +167,16 @@ def draw_workspace(rng: random.Random, ids: Sequence[int] = ()) -> WorkspaceSpec
         Transformer(number, name, rating, rng.choice(VOLTAGES), rng.choice(STATUSES), feeder_ids[index // 3])
         for index, (number, name, rating) in enumerate(zip(numbers, names, ratings, strict=True))
     ]
-    constants, keys = rng.sample(CONSTANTS, 12), rng.sample(KEYS, 9)
+    constants, keys = _apart(rng, CONSTANTS, 4), _apart(rng, KEYS, 3)
     return WorkspaceSpec(
         transformers=tuple(sorted(rows)),
         feeders=tuple(sorted(feeders)),
         constants={
-            path: {name: rng.choice(SETTINGS) for name in constants[3 * index : 3 * index + 3]}
-            for index, path in enumerate(rng.sample(SOURCES, 4))
+            path: {name: rng.choice(SETTINGS) for name in names}
+            for path, names in zip(rng.sample(SOURCES, 4), constants, strict=True)
         },
         settings={
-            path: {name: rng.choice(SETTINGS) for name in keys[3 * index : 3 * index + 3]}
-            for index, path in enumerate(rng.sample(CONFIGS, 3))
+            path: {name: rng.choice(SETTINGS) for name in names}
+            for path, names in zip(rng.sample(CONFIGS, 3), keys, strict=True)
         },
     )
