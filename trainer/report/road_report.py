@@ -30,14 +30,14 @@ def _reward_chart(page: Page, scored: Scored) -> None:
         for group in groups:
             found = [b.total if group == "total" else getattr(b.components, group) for b in breakdowns]
             known = [value for value in found if value is not None]
-            interval = mean_interval(known, bounds=(-1.0, 1.0)) if known else None
+            interval = mean_interval(known, method="t", bounds=(-1.0, 1.0)) if known else None
             values[student].append(interval.mean if interval else None)
             errors[student].append((interval.low, interval.high) if interval else None)
     n = len(next(iter(scored.values())))
     page.figure(
         f"Behavioural reward on {n} held-out prompts, in [-1, 1], with 95 % intervals. "
         "A component is 2s − 1 of a similarity s; it counts only where it applies.",
-        bar_chart(groups, values, errors, ylabel="reward", limits=(-1.0, 1.0)),
+        bar_chart(groups, values, errors, ylabel="reward", limits=(-1.15, 1.1)),
     )
 
 
@@ -53,6 +53,19 @@ def tool_confusion(pairs: Sequence[tuple[Trace, Trace]]) -> tuple[list[list[floa
         counts.update(zip_longest(theirs, own, fillvalue=NO_CALL))
     names = [*sorted({name for pair in counts for name in pair} - {NO_CALL}), NO_CALL]
     return [[float(counts[row, column]) for column in names] for row in names], names, names
+
+
+def loss_figure(page: Page, sft_metrics: Sequence[Mapping[str, Any]]) -> None:
+    """Adds the loss curve of an SFT run.
+
+    Args:
+        sft_metrics: rows of the run's metrics.jsonl.
+    """
+    losses = [(float(row["step"]), float(row["loss"])) for row in sft_metrics if "loss" in row]
+    page.figure(
+        "SFT: negative log-likelihood of what the teacher wrote, nats per token.",
+        line_chart({"loss": losses}, "step", "nats per token", log=True),
+    )
 
 
 def write_road_report(
@@ -77,7 +90,7 @@ def write_road_report(
         stages: name, what went in, what came out, seconds.
     """
     page = Page(title, subtitle)
-    page.verdict(f"Quality gate: {gate.verdict}", gate.passed, gate.reasons)
+    page.verdict(f"Quality gate: {gate.verdict}", {"PASS": True, "FAIL": False}.get(gate.verdict), gate.reasons)
     held = summary["heldout"]
     page.table(
         ["student", "reward", "95 % interval", "tool alignment", "constraints", "exact sequences", "n"],
@@ -104,11 +117,7 @@ def write_road_report(
         heat_map(matrix, rows, columns, xlabel="student", ylabel="teacher"),
     )
     page.text("## How it learned")
-    losses = [(float(row["step"]), float(row["loss"])) for row in sft_metrics if "loss" in row]
-    page.figure(
-        "SFT: negative log-likelihood of what the teacher wrote, nats per token.",
-        line_chart({"loss": losses}, "step", "nats per token", log=True),
-    )
+    loss_figure(page, sft_metrics)
     rewards = [(float(row["update"]), float(row["reward"])) for row in ppo_metrics if "reward" in row]
     divergences = [(float(row["update"]), float(row["kl"])) for row in ppo_metrics if "kl" in row]
     if rewards:
@@ -131,5 +140,5 @@ def write_road_report(
         ],
     )
     page.text("## Stages")
-    page.table(["stage", "in", "out", "seconds"], [[name, i, o, round(s, 1)] for name, i, o, s in stages])
+    page.table(["stage", "in", "out", "seconds"], [[name, i, o, f"{s:.1f}"] for name, i, o, s in stages])
     return page.write(path)
