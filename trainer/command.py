@@ -15,12 +15,13 @@ def train(config_path: str | None, data: str | None, as_json: bool) -> None:
 
     from claude_capture.data_root import resolve_data_root
     from trainer.config import load_config
-    from trainer.pipeline import Road
+    from trainer.pipeline import Road, write_summary
     from trainer.terminal import Stages
 
     config = load_config(config_path)
     road = Road(config, resolve_data_root(data or config.data), Stages())
     summary = road.train()
+    write_summary(road.runs / "summary.json", summary)
     if as_json:
         click.echo(json.dumps(summary))
         return
@@ -29,3 +30,4 @@ def train(config_path: str | None, data: str | None, as_json: bool) -> None:
     for reason in summary["gate"]["reasons"]:
         click.echo(f"  {reason}")
     click.echo(f"model: {summary['gguf']['path']}")
+    click.echo(f"report: {road.runs / 'report.html'}")

@@ -56,7 +56,7 @@ class Road:
     def traces(self) -> list[Trace]:
         """All recorded traces, the newest version of each."""
         if self._traces is None:
-            self._traces = TraceStore(self.data / "traces" / "traces.jsonl").load()
+            self._traces = TraceStore.of(self.data).load()
         return self._traces
 
     @property
@@ -98,18 +98,22 @@ class Road:
 
     def dataset(self) -> DatasetReport:
         """Traces → bc_dataset.jsonl."""
-        from trainer.dataset.behavioral_cloning_builder import build_dataset
+        from trainer.dataset.behavioral_cloning_builder import build_dataset, records_of
         from trainer.dataset.windows import CountTokens, count_with, estimate_tokens
-        from trainer.student.base_model import load_tokenizer, resolve_base
 
         with self.stages.stage("dataset") as stage:
             count_tokens: CountTokens = estimate_tokens
             if self.config.student.base_model != "tiny":  # the tiny tokenizer is made from the dataset, not before it
+                from trainer.student.base_model import load_tokenizer, resolve_base
+
                 count_tokens = count_with(load_tokenizer(resolve_base(self.config.student)))
-            report = build_dataset(self.traces, self.config, self.dataset_file, count_tokens=count_tokens)
+            traces = records_of(TraceStore.of(self.data))
+            report = build_dataset(traces, self.config, self.dataset_file, count_tokens=count_tokens)
             self._samples = None
             stage.went_in = f"{report.traces} traces"
             stage.came_out = ", ".join(f"{facts.samples} {name}" for name, facts in report.splits.items())
+            if lost := report.traces - report.used:
+                stage.came_out += f"; {lost} traces left out, see {self.dataset_file.with_name('README.md')}"
         return report
 
     def make_base(self) -> str:
@@ -138,6 +142,7 @@ class Road:
                 train_sft(
                     samples, base, self.config, run, lambda n, total, loss: stage.progress(n, total, f"loss {loss:.3f}")
                 )
+                self._sft_report(run, len(samples))
             result = run.result
             if result is None:
                 raise TrainerError(f"{run.path}: SFT ended without a result; run the same command again")
@@ -201,10 +206,11 @@ class Road:
         file = self.runs / "mined.jsonl"
         cases = self.cases("train")
         cases = cases[:: max(1, -(-len(cases) // prompts))]
+        adapter = self.adapter(student)
         with self.stages.stage("mine") as stage:
             base = self.base()
             found = mine(
-                load_adapted(base, self.config.student, self.adapter(student)),
+                load_adapted(base, self.config.student, adapter),
                 load_tokenizer(base),
                 cases,
                 BehavioralRewardModel(self.config.reward),
@@ -225,10 +231,20 @@ class Road:
         return self._sft_run().result or self.sft()
 
     def adapter(self, student: str) -> Path | None:
-        """Folder of a student's adapter; None for the untrained one."""
+        """Folder of a student's adapter; None for the untrained one.
+
+        Raises:
+            TrainerError: it was not trained yet. Who only wants to judge a student does not train one by accident.
+        """
         if student == "untrained":
             return None
-        return Path((self._sft_result() if student == "sft" else self._ppo_run().result or self.ppo())["adapter"])
+        run = self._sft_run() if student == "sft" else self._ppo_run()
+        if run.result is None:
+            raise TrainerError(
+                f"{run.path}: no finished {student} run on this config and dataset; run `claude-trainer {student}` "
+                "with the same --config and --data first (the demo's are in its folder's config.toml)"
+            )
+        return run.path / "adapter"
 
     def cases(self, split: str, mode: Mode = "semi_online") -> list[Case]:
         """The prompts of a split: live where there is a workspace (held-out prompts only), else replayed."""
@@ -251,10 +267,11 @@ class Road:
         cases = self.cases("test")
         if not cases:
             raise TrainerError("no held-out prompts: set dataset.test_fraction or dataset.test_projects")
+        adapter = self.adapter(student)
         with self.stages.stage(f"test {student}") as stage:
             base = self.base()
             heldout = score_cases(
-                load_adapted(base, self.config.student, self.adapter(student)),
+                load_adapted(base, self.config.student, adapter),
                 load_tokenizer(base),
                 cases,
                 BehavioralRewardModel(self.config.reward),
@@ -264,7 +281,12 @@ class Road:
             )
             summary = heldout.summary
             run = self._run(
-                f"test-{student}", self.config.student, self.config.sft, self.config.ppo, self.config.reward
+                f"test-{student}",
+                self.config.student,
+                self.config.sft,
+                self.config.ppo,
+                self.config.reward,
+                "replayed" if self.live is None else "live",
             )
             lines = (row.trace.model_dump_json() for row in heldout.rows)
             write_atomic(run.path / "traces.jsonl", "".join(f"{line}\n" for line in lines))
@@ -337,6 +359,16 @@ class Road:
         }
         self._report(heldout, gate, summary)
         return summary
+
+    def _sft_report(self, run: RunFolder, samples: int) -> None:
+        """Writes the SFT run's own report.html."""
+        from trainer.report.page import Page
+        from trainer.report.road_report import loss_figure
+
+        page = Page("Supervised fine-tuning", f"{samples} samples on base {self.config.student.base_model}")
+        loss_figure(page, run.metrics())
+        page.figures({name: value for name, value in (run.result or {}).items() if name not in ("base", "adapter")})
+        page.write(run.path / "report.html")
 
     def _report(self, heldout: dict[str, Heldout], gate: GateReport, summary: dict[str, Any]) -> None:
         """Writes report.html beside the run folders."""

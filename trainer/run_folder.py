@@ -64,6 +64,11 @@ def _toml(values: dict[str, Any], prefix: str = "") -> list[str]:
     return lines
 
 
+def config_toml(config: BaseModel) -> str:
+    """A config as TOML that `load_config` reads back as the same values."""
+    return "\n".join(_toml(config.model_dump(mode="json"))) + "\n"
+
+
 def _is_table(value: Any) -> bool:
     return isinstance(value, dict) or (isinstance(value, list) and bool(value) and isinstance(value[0], dict))
 
@@ -74,7 +79,13 @@ class RunFolder:
     def __init__(self, root: Path | str, name: str, config: BaseModel) -> None:
         self.path = Path(root) / name
         self.path.mkdir(parents=True, exist_ok=True)
-        write_atomic(self.path / "config.toml", "\n".join(_toml(config.model_dump(mode="json"))) + "\n", 0o644)
+        self._config = config
+        if self.result is None:
+            self._describe()
+
+    def _describe(self) -> None:
+        """Writes what the run is made with; what made a finished one is not overwritten by those who read it."""
+        write_atomic(self.path / "config.toml", config_toml(self._config), 0o644)
         versions = {"python": platform.python_version()}
         for package in PACKAGES:
             try:
@@ -88,6 +99,11 @@ class RunFolder:
         line = json.dumps({"time": round(time.time(), 3), **metrics}) + "\n"
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(line)
+
+    def forget_after(self, name: str, last: int) -> None:
+        """Drops metric lines whose `name` is above `last`: a run that goes on from there will write them again."""
+        kept = [row for row in self.metrics() if row.get(name, 0) <= last]
+        write_atomic(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept), 0o644)
 
     def metrics(self) -> list[dict[str, Any]]:
         """All metric lines; a cut last line (a killed run) is skipped."""
@@ -108,4 +124,5 @@ class RunFolder:
 
     def finish(self, **result: Any) -> None:
         """Marks the run as ended."""
+        self._describe()
         write_atomic(self.path / "result.json", json.dumps(result, indent=1) + "\n", 0o644)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from claude_capture.claude_trace_schema import ToolUse, Trace
+from claude_capture.trace_storage import TraceStore
 from trainer.config import Config
 from trainer.dataset.card import dataset_card
 from trainer.dataset.conversation import (
@@ -77,6 +78,21 @@ class _Ledger:
         plain = record.model_dump(mode="json") if isinstance(record, Trace) else record
         trace_id = plain.get("trace_id") if isinstance(plain, dict) else None
         self.quarantine.append({"trace_id": trace_id, "reason": reason, "trace": plain})
+
+
+def records_of(store: TraceStore) -> Iterator[Record]:
+    """The traces of a store, and the lines that are none, so that these are set aside and not overlooked."""
+    yield from store.iterate()
+    if store.skipped:
+        faults = dict(store.validate())
+        with store.path.open("rb") as stream:
+            for number, line in enumerate(stream, 1):
+                if number in faults:
+                    try:
+                        value = json.loads(line)
+                    except ValueError:
+                        value = None
+                    yield value if isinstance(value, dict) else line.decode("utf-8", "replace").rstrip("\n")
 
 
 def build_dataset(

@@ -11,13 +11,9 @@ import click
 from trainer.errors import TrainerError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from rich.console import Console
 
-    from claude_capture.trace_storage import TraceStore
     from trainer.dataset.audit import AuditReport
-    from trainer.dataset.behavioral_cloning_builder import Record
     from trainer.dataset.dataset_report import DatasetReport
     from trainer.student.chat_format import Tokenizer
 
@@ -56,21 +52,6 @@ def _tokenizer(folder: Path) -> Tokenizer:
     return loaded
 
 
-def _records(store: TraceStore) -> Iterator[Record]:
-    """The traces of a store, and the lines that are none, so that these are set aside and not overlooked."""
-    yield from store.iterate()
-    if store.skipped:
-        faults = dict(store.validate())
-        with store.path.open("rb") as stream:
-            for number, line in enumerate(stream, 1):
-                if number in faults:
-                    try:
-                        value = json.loads(line)
-                    except ValueError:
-                        value = None
-                    yield value if isinstance(value, dict) else line.decode("utf-8", "replace").rstrip("\n")
-
-
 @dataset.command()
 @config_option
 @data_option
@@ -81,7 +62,7 @@ def build(config: Path | None, data: Path | None, output: Path | None, tokenizer
     """Build the dataset from the traces of the data root."""
     from claude_capture.trace_storage import TraceStore
     from trainer.config import load_config
-    from trainer.dataset.behavioral_cloning_builder import build_dataset
+    from trainer.dataset.behavioral_cloning_builder import build_dataset, records_of
     from trainer.dataset.windows import count_with, estimate_tokens
 
     root = _data_root(data, config)
@@ -89,7 +70,7 @@ def build(config: Path | None, data: Path | None, output: Path | None, tokenizer
     if not store.path.exists():
         raise TrainerError(f"{store.path}: no traces yet; record sessions or run `claude-capture import`")
     report = build_dataset(
-        _records(store),
+        records_of(store),
         load_config(config),
         output or root / DATASET_FILE,
         count_tokens=count_with(_tokenizer(tokenizer)) if tokenizer else estimate_tokens,

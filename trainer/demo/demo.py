@@ -138,7 +138,7 @@ def run_demo(config: Config, folder: Path, stages: Stages) -> dict[str, Any]:
     traces, calls = _import(folder / "world", stages)
     data = folder / "world" / "data"
     places = {"data": str(data), "runs": str(folder), "models": str(folder / "models")}
-    config = config.model_copy(update={name: str(Path(path).absolute()) for name, path in places.items()})
+    config = config.model_copy(update=places)
     write_atomic(folder / "config.toml", config_toml(config), 0o644)  # what other commands go on with
     road = Road(config, data, stages, _live(held_out, config))
     outcome = road.train()

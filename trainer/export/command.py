@@ -78,6 +78,8 @@ def export(
     as_json: bool,
 ) -> None:
     """Merge an adapter into its 16-bit base, write f16 and quantised GGUF, examine and register them."""
+    from pydantic import ValidationError
+
     from trainer.config import load_config
     from trainer.errors import TrainerError
     from trainer.export.export_records import Provenance
@@ -98,7 +100,16 @@ def export(
         from trainer.dataset import read_dataset
 
         provenance = provenance_of(dataset, read_dataset(dataset), base_model=base, licence=licence, parent=parent)
-    gate = GateReport.model_validate(read_json(gate_path)) if gate_path is not None else None
+    gate = None
+    if gate_path is not None:
+        try:
+            gate = GateReport.model_validate(read_json(gate_path))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise TrainerError(
+                f"{gate_path}: not a gate report: {'.'.join(map(str, first['loc']))}: {first['msg']}; "
+                "`claude-trainer gate` writes gate.json"
+            ) from None
     with progress_bar() as progress:
         models = output or Path(config.models)
         report = release(

@@ -117,7 +117,7 @@ def train_ppo(
             except NotFiniteError as error:
                 raise TrainerError(
                     f"PPO stopped in update {update + 1}: {error}; the last good state is {loop.save(state)}; "
-                    "lower ppo.learning_rate and run the same command to go on from there"
+                    "lower ppo.learning_rate; the command then starts a run of its own from the SFT student"
                 ) from None
             terminated = loop.terminated()
             if state.update % ppo.checkpoint_every == 0 or state.update == ppo.updates or terminated:

@@ -114,6 +114,7 @@ class _RunLog(TrainerCallback):  # type: ignore[misc]
         self._since = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.run.forget_after("step", state.global_step)
         self._previous = signal.signal(signal.SIGTERM, self._terminate)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
