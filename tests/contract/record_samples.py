@@ -2,8 +2,9 @@
 
     python tests/contract/record_samples.py
 
-Run it when the schema has got a new version, with a new FOLDER: the samples of older versions stay and must still be
-read. Everything in them is made by this repository; paths of the machine become /home/dev.
+Run it when the schema has got a new version, after copying config.toml into the new folder: the samples of older
+versions stay and must still be read. Everything in them is made by this repository; paths of the machine become
+/home/dev.
 """
 
 from __future__ import annotations
@@ -51,13 +52,14 @@ def build(scratch: Path) -> None:
     store = TraceStore.of(data)
     copy_scrubbed(store.path, FOLDER / "traces.jsonl", str(scratch))
     samples = scratch / "bc_dataset.jsonl"
-    build_dataset(TraceStore(FOLDER / "traces.jsonl").load(), load_config(ROOT / "configs" / "tiny.toml"), samples)
+    build_dataset(TraceStore(FOLDER / "traces.jsonl").load(), load_config(FOLDER / "config.toml"), samples)
     copy_scrubbed(samples, FOLDER / "bc_dataset.jsonl", str(scratch))
 
 
 def main() -> None:
-    """Replaces the samples of this schema version."""
-    shutil.rmtree(FOLDER, ignore_errors=True)
+    """Replaces the samples of this schema version; config.toml stays."""
+    for kind in ("events", "sessions"):
+        shutil.rmtree(FOLDER / kind, ignore_errors=True)
     for step in (record, build):
         with tempfile.TemporaryDirectory() as folder:
             step(Path(folder).resolve())

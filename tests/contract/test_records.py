@@ -135,6 +135,6 @@ def test_events_and_session_files_still_give_the_sample_traces(tmp_path: Path) -
 
 def test_sample_traces_still_give_the_sample_dataset(tmp_path: Path) -> None:
     built = tmp_path / "bc_dataset.jsonl"
-    build_dataset(TraceStore(CURRENT / "traces.jsonl").load(), load_config(ROOT / "configs" / "tiny.toml"), built)
+    build_dataset(TraceStore(CURRENT / "traces.jsonl").load(), load_config(CURRENT / "config.toml"), built)
     assert built.read_bytes() == (CURRENT / "bc_dataset.jsonl").read_bytes()
     assert {sample.split for sample in read_dataset(built)} == {"train", "test"}
