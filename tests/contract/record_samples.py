@@ -35,7 +35,8 @@ def copy_scrubbed(source: Path, target: Path, home: str) -> None:
 
 def record(scratch: Path) -> None:
     """Records a training session and the held-out headline question; events and session files go to FOLDER."""
-    episodes = [episode for episode in make_episodes(10, False, 0) if episode.family == "conf"][:1]
+    edits = [episode for episode in make_episodes(60, False, 0) if episode.family == "conf"]
+    episodes = [max(edits, key=lambda episode: len(episode.calls))]  # one whose first attempt fails
     data, projects = scratch / "demo" / "data", scratch / "demo" / "claude" / "projects"
     record_sessions([*episodes, headline_episode(0)], data, projects)
     for kind, files in (("events", data.glob("events/*.jsonl")), ("sessions", projects.glob("*/*.jsonl"))):
