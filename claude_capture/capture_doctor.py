@@ -134,17 +134,19 @@ def _once(installed: list[Installation], plugin: bool) -> Check:
 
 
 def _hooks_run(settings: dict[Path, Settings]) -> Iterator[Check]:
-    seen: set[tuple[str, str | None]] = set()
+    hooks: set[str] = set()
+    interpreters: set[str] = set()
     for path, source in settings.items():
         for registration in source.registrations():
-            key = (registration.hook, registration.python)
-            if "$" in registration.hook or key in seen:
+            if "$" in registration.hook:
                 continue
-            seen.add(key)
-            yield _hook_runs(path, registration)
-            if registration.python:
+            if registration.hook not in hooks:
+                hooks.add(registration.hook)
+                yield _hook_runs(path, registration)
+            if registration.python and registration.python not in interpreters:
+                interpreters.add(registration.python)
                 yield _interpreter_works(path, registration.python)
-    if not seen:
+    if not hooks:
         start = hook_starts(hook_folder())[0]
         problem = probe(start)
         yield Check(

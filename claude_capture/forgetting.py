@@ -17,7 +17,7 @@ def forget_traces(data_root: Path, trace_ids: set[str], sessions: Iterable[str] 
     The ids are noted first, so that an import that runs in between brings nothing back.
 
     Raises:
-        CaptureError: a file cannot be written; nothing is half removed.
+        CaptureError: a file cannot be written or removed; the traces are then all there or all gone.
     """
     file = data_root / FORGOTTEN_FILE
     try:
@@ -32,5 +32,8 @@ def forget_traces(data_root: Path, trace_ids: set[str], sessions: Iterable[str] 
     removed = TraceStore.of(data_root).remove(trace_ids)
     for session in sessions:
         for events in event_files(data_root, session):
-            events.unlink(missing_ok=True)
+            try:
+                events.unlink(missing_ok=True)
+            except OSError as error:
+                raise CaptureError(f"{events}: cannot be removed ({error.strerror or error})") from error
     return removed

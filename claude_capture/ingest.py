@@ -53,15 +53,15 @@ def import_sessions(
 
     Raises:
         CaptureError: a path does not exist, nothing under the named paths is a session file, or the traces cannot
-            be written (the trace file is then as it was).
+            be written. Traces are stored in batches of some MB, each whole or not at all; the next import goes on.
     """
     started = time.monotonic()
     try:
-        (data_root / "traces").mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_private_folder(data_root / "traces")
         with locked(data_root / LOCK_FILE):  # two at once could store an older reading over a newer one
             report = _run(paths, _Import(data_root, session, time.time() if now is None else now), progress)
     except OSError as error:
-        raise CaptureError(f"{error.filename or data_root}: {error.strerror or error}; nothing was imported") from error
+        raise CaptureError(f"{error.filename or data_root}: {error.strerror or error}; import stopped") from error
     report.seconds = time.monotonic() - started
     return report
 
@@ -150,7 +150,11 @@ class _Import:
             if known is not None and unchanged:
                 sessions, reason = known.sessions, known.skipped
             else:
-                session_id, reason = sniff(file)
+                try:
+                    session_id, reason = sniff(file)
+                except OSError as error:
+                    self._unreadable(file, error)
+                    continue
                 sessions = [session_id] if session_id is not None else []
                 if known is not None:
                     sessions = sorted({*sessions, *known.sessions})
@@ -266,11 +270,12 @@ class _Import:
             try:
                 read_events(file.path, self.report.events, sessions)
             except OSError as error:
-                self.report.skipped_files[str(file.path)] = f"cannot be read: {error.strerror or error}"
+                self._unreadable(file, error)
                 continue
             self.report.event_files_read += 1
             self.state.files[str(file.path)] = FileState(file.size, file.mtime_ns, [session_id])
-        if strangers := len(sessions.keys() - {session_id}):
+        strangers = sum(found.counts.total() for name, found in sessions.items() if name != session_id)
+        if strangers:
             self.report.events.set_aside["events_of_another_session"] += strangers
         return sessions.get(session_id)
 
@@ -289,7 +294,8 @@ class _Import:
                 else:
                     others.add(current)
         except OSError as error:
-            self.report.skipped_files[str(file.path)] = f"cannot be read: {error.strerror or error}"
+            self._unreadable(file, error)
+            return
         if file.agent is not None:
             session.read_meta(file.path, file.agent)
         session.stats.add(stats)
@@ -305,6 +311,11 @@ class _Import:
             if file.path not in self._files.setdefault(other, {}):
                 self._files[other][file.path] = file
                 self._mark(other)
+
+    def _unreadable(self, file: SourceFile, error: OSError) -> None:
+        """Names the file in the report and forgets its state: once its permissions are mended it is read."""
+        self.report.skipped_files[str(file.path)] = f"cannot be read: {error.strerror or error}"
+        self.state.files.pop(str(file.path), None)
 
     def _sole_session(self, file: SourceFile, session_id: str) -> bool:
         """Whether records without a session id at the start of the file belong to this session."""
@@ -358,6 +369,15 @@ def _prompt_keys(session: Session) -> dict[str, str]:
         for turn in session.main.turns
         if turn.started_at and turn.prompt
     }
+
+
+def _make_private_folder(folder: Path) -> None:
+    """Makes the folder for its owner only, and keeps it out of the git repository that it may stand in."""
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    ignore = folder / ".gitignore"
+    if not ignore.exists():
+        ignore.write_text("*\n", "utf-8")
 
 
 def _files_at(path: Path) -> list[SourceFile]:

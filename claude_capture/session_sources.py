@@ -64,29 +64,30 @@ def source_file(path: Path) -> SourceFile | None:
 
 
 def sniff(file: SourceFile) -> tuple[str | None, str | None]:
-    """The session id of a file, or (None, reason) where it is not one of Claude Code's session files."""
+    """The session id of a file, or (None, reason) where it is not one of Claude Code's session files.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
     if file.size == 0:
         return None, "empty file"
     types: set[str] = set()
     first_byte = b""
     read = 0
-    try:
-        with file.path.open("rb") as stream:
-            for number, line in enumerate(stream):
-                read += len(line)
-                first_byte = first_byte or line.strip()[:1]
-                for value in parse_line(line, ReadStats()):
-                    kind = value.get("type") if isinstance(value, dict) else None
-                    if not isinstance(kind, str):
-                        continue
-                    types.add(kind)
-                    session = session_id_of(value)
-                    if session is not None and (kind in KNOWN_FIELDS or "uuid" in value):
-                        return session, None
-                if number >= _HEAD_LINES or read > _HEAD_BYTES:
-                    break
-    except OSError as error:
-        return None, f"cannot be read: {error.strerror or error}"
+    with file.path.open("rb") as stream:
+        for number, line in enumerate(stream):
+            read += len(line)
+            first_byte = first_byte or line.strip()[:1]
+            for value in parse_line(line, ReadStats()):
+                kind = value.get("type") if isinstance(value, dict) else None
+                if not isinstance(kind, str):
+                    continue
+                types.add(kind)
+                session = session_id_of(value)
+                if session is not None and (kind in KNOWN_FIELDS or "uuid" in value):
+                    return session, None
+            if number >= _HEAD_LINES or read > _HEAD_BYTES:
+                break
     if types and types <= _JOURNAL_TYPES:
         return None, "workflow journal, holds no messages"
     if types & KNOWN_FIELDS.keys():

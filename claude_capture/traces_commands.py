@@ -43,7 +43,7 @@ def _print_json(value: Any) -> None:
 @click.option("--session", help="Only of this session (a prefix is enough).")
 @click.option("--project", help="Only of projects whose folder holds this text.")
 @click.option("--search", help="Only with this text in the prompt or the answer.")
-@click.option("--limit", default=50, show_default=True, help="The newest N; 0 for all.")
+@click.option("--limit", type=click.IntRange(min=0), default=50, show_default=True, help="The newest N; 0 for all.")
 @_json_option
 def list_(
     data: Path | None, session: str | None, project: str | None, search: str | None, limit: int, as_json: bool
@@ -199,7 +199,7 @@ def validate(data: Path | None, file: Path | None, as_json: bool) -> None:
 @_data_option
 @click.option("--session", help="All traces of this session (a prefix is enough), and its recorded events.")
 @click.option("--project", help="All traces of projects whose folder holds this text.")
-@click.option("--older-than", type=int, metavar="DAYS", help="All traces that began longer ago.")
+@click.option("--older-than", type=click.IntRange(min=0), metavar="DAYS", help="All traces that began longer ago.")
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @_json_option
 def forget(
@@ -211,8 +211,11 @@ def forget(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Delete traces for good. They are remembered by id only, so that the next import does not bring them back."""
-    from claude_capture.data_root import resolve_data_root
+    """Delete traces for good. They are remembered by id only, so that the next import does not bring them back.
+
+    A session's recorded events go with its last trace. Claude Code's own session files are not touched.
+    """
+    from claude_capture.data_root import event_folders, resolve_data_root
     from claude_capture.forgetting import forget_traces
 
     if not (trace_ids or session or project or older_than is not None):
@@ -224,13 +227,19 @@ def forget(
     chosen = {_find(store, trace_id).trace_id for trace_id in trace_ids}
     if session or project or before:
         chosen |= {trace.trace_id for trace in found if _selected(trace, session, project, before)}
-    sessions = {trace.session_id for trace in found if session and trace.session_id.startswith(session)}
+    touched = {trace.session_id for trace in found if trace.trace_id in chosen}
+    sessions = touched - {trace.session_id for trace in found if trace.trace_id not in chosen}
+    if session:
+        recorded = (file.stem for folder in event_folders(root) for file in folder.glob("*.jsonl"))
+        sessions |= {name for name in recorded if name.startswith(session)}
     if not dry_run:
         forget_traces(root, chosen, sessions)
     if as_json:
         _print_json({"forgotten": sorted(chosen), "dry_run": dry_run})
     else:
         click.echo(f"{len(chosen)} traces {'would be forgotten' if dry_run else 'forgotten'}")
+        if kept := touched - sessions:
+            click.echo(f"recorded events stay for {len(kept)} sessions with other traces; --session takes them as well")
 
 
 def _selected(trace: Trace, session: str | None, project: str | None, before: datetime | None) -> bool:

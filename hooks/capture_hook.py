@@ -17,12 +17,19 @@ CUT = 128
 MARKER = b'"session_id"'
 
 
-def data_folder(arguments: list[str]) -> str:
-    """CLAUDE_CAPTURE_DATA, else the first argument, the plugin's folder, or what platformdirs calls the user's."""
+def data_folders(arguments: list[str]) -> list[str]:
+    """The folder to write to, and then the user's where the plugin has its own: `pause` in either stops the plugin."""
     environment = os.environ
-    given = environment.get("CLAUDE_CAPTURE_DATA") or next(iter(arguments), "") or environment.get("CLAUDE_PLUGIN_DATA")
-    if given:
-        return os.path.join(environment.get("CLAUDE_PROJECT_DIR") or os.getcwd(), given)
+    project = environment.get("CLAUDE_PROJECT_DIR") or os.getcwd()
+    if given := environment.get("CLAUDE_CAPTURE_DATA") or next(iter(arguments), ""):
+        return [os.path.join(project, given)]
+    plugin = environment.get("CLAUDE_PLUGIN_DATA")
+    return [*([os.path.join(project, plugin)] if plugin else []), user_data_folder()]
+
+
+def user_data_folder() -> str:
+    """The folder that platformdirs calls user_data_dir("claude-capture")."""
+    environment = os.environ
     home = os.path.expanduser("~")
     if environment.get("XDG_DATA_HOME"):
         parent = environment["XDG_DATA_HOME"]
@@ -89,9 +96,12 @@ def start_import(python: str, data: str, session: str) -> None:
 def main(arguments: list[str]) -> None:
     """Writes one event, or nothing where capture is paused, the project opted out or stdin holds no JSON object."""
     os.umask(0o077)
-    data = data_folder(arguments)
-    if os.path.exists(os.path.join(data, "paused")) or opted_out(os.environ.get("CLAUDE_PROJECT_DIR") or os.getcwd()):
+    folders = data_folders(arguments)
+    if any(os.path.exists(os.path.join(folder, "paused")) for folder in folders):
         return
+    if opted_out(os.environ.get("CLAUDE_PROJECT_DIR") or os.getcwd()):
+        return
+    data = folders[0]
     payload = sys.stdin.buffer.read().strip().replace(b"\r", b"").replace(b"\n", b"")
     if not (payload.startswith(b"{") and payload.endswith(b"}")):
         return

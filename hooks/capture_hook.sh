@@ -58,8 +58,12 @@ now() {
     fi
 }
 
-data=${CLAUDE_CAPTURE_DATA:-${1:-${CLAUDE_PLUGIN_DATA:-}}}
-[ -n "$data" ] || user_data_folder
+data=${CLAUDE_CAPTURE_DATA:-${1:-}}
+if [ -z "$data" ]; then
+    user_data_folder
+    [ -e "$data/paused" ] && exit 0 # `claude-capture pause` means the plugin as well
+    data=${CLAUDE_PLUGIN_DATA:-$data}
+fi
 case $data in
 /* | [A-Za-z]:*) ;;
 *) data=${CLAUDE_PROJECT_DIR:-$PWD}/$data ;;

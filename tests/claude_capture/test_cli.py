@@ -145,6 +145,24 @@ def test_forget_deletes_for_good(filled: Path, recordings: Path) -> None:
     assert json.loads(run("traces", "list", "--data", filled, "--json").stdout) == []
 
 
+def test_forgetting_the_last_trace_of_a_session_deletes_its_recorded_events(new_events: Any, data_root: Path) -> None:
+    events = new_events()
+    for number in (1, 2):
+        events.fire("UserPromptSubmit", prompt=f"secret {number}", prompt_id=f"p-{number}")
+        events.fire("Stop", last_assistant_message="done", prompt_id=f"p-{number}")
+    silent = new_events("s-2")
+    silent.fire("SessionStart", prompt_id=None)
+    assert run("import", "--session", "s-1", "--data", data_root).returncode == 0
+    rows = json.loads(run("traces", "list", "--data", data_root, "--json").stdout)
+    said = run("traces", "forget", rows[0]["trace_id"], "--data", data_root).stdout
+    assert "recorded events stay for 1 sessions" in said
+    assert events.path.exists()
+    run("traces", "forget", rows[1]["trace_id"], "--data", data_root)
+    assert not events.path.exists()
+    run("traces", "forget", "--session", "s-2", "--data", data_root)
+    assert not silent.path.exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
@@ -156,6 +174,8 @@ def test_forget_deletes_for_good(filled: Path, recordings: Path) -> None:
         (["traces", "show", "abc"], 1, "no traces yet"),
         (["traces", "validate"], 1, "no such file"),
         (["traces", "forget"], 2, "name traces by id"),
+        (["traces", "forget", "--older-than", "-5"], 2, "not in the range"),
+        (["traces", "list", "--limit", "-1"], 2, "not in the range"),
         (["no-such-command"], 2, "No such command"),
     ],
 )

@@ -198,6 +198,22 @@ def test_pause_and_opt_out_record_nothing(hook: Hook) -> None:
     assert len(hook.lines()) == 1
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the folder of another system")
+def test_pausing_the_users_root_pauses_the_plugin_and_no_other_root(hook: Hook, tmp_path: Path) -> None:
+    user = tmp_path / "share" / "claude-capture"
+    user.mkdir(parents=True)
+    (user / "paused").touch()
+    share = {"XDG_DATA_HOME": str(tmp_path / "share")}
+    plugin = {"CLAUDE_CAPTURE_DATA": "", "CLAUDE_PLUGIN_DATA": str(tmp_path / "plugin")}
+    hook.fire(event(), **share, **plugin)
+    assert not (tmp_path / "plugin").exists()
+    hook.fire(event(), **share)
+    assert len(hook.lines()) == 1
+    (user / "paused").unlink()
+    hook.fire(event(), **share, **plugin)
+    assert len(hook.lines(data=tmp_path / "plugin")) == 1
+
+
 def test_folder_that_cannot_be_written_is_not_claude_codes_problem(hook: Hook) -> None:
     hook.data.write_text("a file")
     hook.fire(event())

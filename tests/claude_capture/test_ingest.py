@@ -158,6 +158,40 @@ def test_a_foreign_file_is_named_with_its_reason(
     assert report.traces.new == 9
 
 
+def test_a_file_that_could_not_be_read_is_read_once_it_can_be(
+    new_session: Any, block: Any, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = new_session()
+    writer.prompt("one")
+    writer.assistant("m1", block.text("1"))
+
+    def refuse(_: Any) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("claude_capture.ingest.sniff", refuse)
+        with pytest.raises(CaptureError, match="cannot be read: Permission denied"):
+            import_sessions([writer.path], data_root)
+        monkeypatch.setenv("CLAUDE_CONFIG_DIR", str(writer.path.parents[2]))
+        assert list(import_sessions(None, data_root).skipped_files.values()) == ["cannot be read: Permission denied"]
+    assert import_sessions(None, data_root).traces.new == 1
+
+
+def test_traces_are_private_and_kept_out_of_git(recordings: Path, tmp_path: Path) -> None:
+    import_sessions([recordings / "projects"], tmp_path / "project" / "data")
+    data = tmp_path / "project" / "data"
+    assert [folder.stat().st_mode & 0o777 for folder in (data, data / "traces")] == [0o700, 0o700]
+    assert (data / "traces" / ".gitignore").read_text() == "*\n"
+
+
+def test_every_event_of_a_stranger_is_counted(new_events: Any, data_root: Path) -> None:
+    events = new_events("s-1")
+    for _ in range(3):
+        events.fire("Stop", session_id="s-2")
+    report = import_sessions([], data_root)
+    assert report.events.set_aside == {"events_of_another_session": 3}
+
+
 def test_a_missing_path_is_an_error(tmp_path: Path, data_root: Path) -> None:
     with pytest.raises(CaptureError, match="no such file or folder"):
         import_sessions([tmp_path / "nowhere.jsonl"], data_root)

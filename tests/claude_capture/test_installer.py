@@ -326,7 +326,9 @@ def test_doctor_is_content_with_a_fresh_installation(home: Path, user_settings: 
     installer.install("user", home / "project")
     printed = CliRunner().invoke(doctor, ["--json"])
     assert printed.exit_code == 0
-    assert {check["verdict"] for check in json.loads(printed.output)} == {"ok"}
+    checks = json.loads(printed.output)
+    assert {check["verdict"] for check in checks} == {"ok"}
+    assert len({check["name"] for check in checks}) == len(checks)
 
 
 @pytest.mark.parametrize(

@@ -213,6 +213,15 @@ def test_this_repositorys_own_settings_record_into_its_data_folder(claude: Claud
     assert {event["hook_event_name"] for event in events_of(claude.project / "data")} >= {"SessionStart", "SessionEnd"}
 
 
+def test_hooks_installed_for_a_project_record_into_its_data_folder(claude: ClaudeCode) -> None:
+    del claude.more["CLAUDE_CAPTURE_DATA"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("CLAUDE")}
+    install = [sys.executable, "-m", "claude_capture.cli", "install", "--scope", "project"]
+    subprocess.run(install, env=environment | claude.environment, check=True, capture_output=True, cwd=claude.project)
+    run_script(claude)
+    assert {event["hook_event_name"] for event in events_of(claude.project / "data")} >= {"SessionStart", "SessionEnd"}
+
+
 def test_plugin_and_marketplace_pass_the_strict_validation(claude: ClaudeCode) -> None:
     for manifest in (REPOSITORY, REPOSITORY / ".claude-plugin" / "plugin.json"):
         ended = claude.command("plugin", "validate", "--strict", "--json", str(manifest))
