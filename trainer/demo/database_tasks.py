@@ -89,6 +89,6 @@ def chain(rng: random.Random, workspace: WorkspaceSpec) -> Task:
         sql = f"SELECT name, status FROM feeders WHERE id={feeder}"
         (found,) = desk.do(f"It is feeder {feeder}. I get its name and status.", query(sql))
         name, status = found.split("|")
-        return f"Transformer {number} is on feeder {feeder}: {name}, {status}."
+        return f"Transformer {number} is on feeder {feeder} {name}, status {status}."
 
     return Task(say(rng, phrasings, wordings, a=number), ("chain", number), solve, constraint)

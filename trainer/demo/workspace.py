@@ -1,7 +1,7 @@
 """The generated workspace: a grid database, source files with constants, and configs, drawn from a seed.
 
 The world is small on purpose: a student of three million parameters reads numbers digit by digit and must copy
-every argument, so values have few digits, no digit stands twice in a row, and no file has more than a few lines.
+every argument, so values have few digits, no digit stands twice in a row, and a file defines one thing.
 """
 
 from __future__ import annotations
@@ -130,22 +130,6 @@ class WorkspaceSpec:
         )
 
 
-def _apart(rng: random.Random, names: Sequence[str], files: int) -> list[list[str]]:
-    """Three names for each file: none stands twice, and no two of a file share a part, so that each is easy to find."""
-    while True:
-        rest = rng.sample(names, len(names))
-        groups: list[list[str]] = []
-        for _ in range(files):
-            group: list[str] = []
-            for name in rest:
-                if len(group) < 3 and not {part for other in group for part in other.split("_")} & set(name.split("_")):
-                    group.append(name)
-            rest = [name for name in rest if name not in group]
-            groups.append(group)
-        if all(len(group) == 3 for group in groups):
-            return groups
-
-
 def draw_workspace(rng: random.Random, ids: Sequence[int] = ()) -> WorkspaceSpec:
     """Draws a workspace: four feeders with three transformers each.
 
@@ -167,16 +151,12 @@ def draw_workspace(rng: random.Random, ids: Sequence[int] = ()) -> WorkspaceSpec
         Transformer(number, name, rating, rng.choice(VOLTAGES), rng.choice(STATUSES), feeder_ids[index // 3])
         for index, (number, name, rating) in enumerate(zip(numbers, names, ratings, strict=True))
     ]
-    constants, keys = _apart(rng, CONSTANTS, 4), _apart(rng, KEYS, 3)
+    constants, keys = rng.sample(CONSTANTS, 4), rng.sample(KEYS, 3)
     return WorkspaceSpec(
         transformers=tuple(sorted(rows)),
         feeders=tuple(sorted(feeders)),
         constants={
-            path: {name: rng.choice(SETTINGS) for name in names}
-            for path, names in zip(rng.sample(SOURCES, 4), constants, strict=True)
+            path: {name: rng.choice(SETTINGS)} for path, name in zip(rng.sample(SOURCES, 4), constants, strict=True)
         },
-        settings={
-            path: {name: rng.choice(SETTINGS) for name in names}
-            for path, names in zip(rng.sample(CONFIGS, 3), keys, strict=True)
-        },
+        settings={path: {name: rng.choice(SETTINGS)} for path, name in zip(rng.sample(CONFIGS, 3), keys, strict=True)},
     )
