@@ -7,7 +7,7 @@ LLAMA  := $(shell sed -n 's/^llama_cpp_python==//p' constraints.txt)
 TORCH  := $(shell sed -n 's/^torch==//p' constraints.txt)
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
 # One thread a process where processes run side by side; training sets its own number.
-TEST   := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+TEST   := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: demo test test-slow train lint bench setup clean
 demo: setup

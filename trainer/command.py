@@ -10,7 +10,7 @@ import click
 @click.option("--data", type=click.Path(), help="Data root; default: the config's, else CLAUDE_CAPTURE_DATA.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def train(config_path: str | None, data: str | None, as_json: bool) -> None:
-    """dataset → sft → ppo → gate → export. A stage that is done is not run again; run it again to go on."""
+    """dataset → sft → ppo → gate → export. Training that is done is not done again; run it again to go on."""
     import json
 
     from claude_capture.data_root import resolve_data_root

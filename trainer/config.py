@@ -102,7 +102,6 @@ class SftConfig(Section):
     optimizer: str = Field(default="adamw_torch", description="Optimizer name of transformers")
     bf16: bool = Field(default=True, description="bfloat16 autocast")
     gradient_checkpointing: bool = Field(default=False, description="Trade time for memory")
-    packing: bool = Field(default=False, description="Padding-free packing; wants FlashAttention")
     save_steps: int = Field(default=200, ge=1, description="Steps between checkpoints")
     logging_steps: int = Field(default=10, ge=1, description="Steps between metric lines")
 
@@ -204,7 +203,10 @@ class DemoConfig(Section):
 class Config(Section):
     """Everything a run needs to know."""
 
-    data: str | None = Field(default=None, description="Data root; None: CLAUDE_CAPTURE_DATA, else ./data")
+    data: str | None = Field(
+        default=None,
+        description="Data root; without it: CLAUDE_CAPTURE_DATA, the project's own data folder, else the user's",
+    )
     runs: str = Field(default="runs", description="Folder of run folders")
     models: str = Field(default="models", description="Folder of GGUF files and the registry")
     teachers: list[TeacherRights] = Field(default_factory=list, description="Whose outputs may be learned from")

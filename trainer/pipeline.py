@@ -1,7 +1,8 @@
 """The one file that knows the order of the stages: dataset → sft → ppo → held-out scores → gate → export.
 
 Each stage reads what the one before left on disk and writes a run folder named by the hash of everything that went
-in. A stage whose run folder is complete is not run again; one that was interrupted goes on where it stopped.
+in. Training whose run folder is complete is not run again; one that was interrupted goes on where it stopped. Building
+the dataset, scoring and exporting take seconds and are done anew.
 """
 
 from __future__ import annotations
@@ -309,8 +310,12 @@ class Road:
         return report
 
     def export(self, student: str, gate: GateReport | None = None) -> tuple[ReleaseReport, ExportParity]:
-        """Adapter → GGUF files, examined, compared with transformers on held-out prompts, registered."""
+        """Adapter → GGUF files, examined, compared with transformers on held-out prompts, registered.
+
+        A student that passed the gate becomes the registry's current model, which `deploy` takes.
+        """
         from trainer.export.parity import export_parity
+        from trainer.export.registry import Registry
         from trainer.export.release import provenance_of, release
         from trainer.student.chat_format import render
 
@@ -326,6 +331,8 @@ class Road:
                     f"{made.export.quantized.path}: not registered, the doctor found {made.doctor.failures()[0]}; "
                     f"`claude-trainer doctor {made.export.quantized.path}` says what to do"
                 )
+            if gate is not None and gate.passed:
+                Registry(self.models).promote(name)
             texts = [render(sample.messages, sample.tools) for sample in self.split("test")[:40]]
             parity = export_parity(made.export, texts)
             stage.went_in = f"{student} student"

@@ -54,9 +54,8 @@ class WeightedSftTrainer(SFTTrainer):  # type: ignore[misc]
     which costs a quarter of the step, so plain logits are used there.
     """
 
-    def __init__(self, *arguments: Any, context_weight: float, **options: Any) -> None:
+    def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.context_weight = context_weight
         self.written_loss: list[float] = []
 
     def compute_loss(
@@ -74,16 +73,15 @@ class WeightedSftTrainer(SFTTrainer):  # type: ignore[misc]
             losses[mask] = functional.cross_entropy(
                 outputs.logits[:, :-1][mask].float(), labels[:, 1:][mask], reduction="none"
             )
-        written = weights > 0
-        effective = torch.where(written, weights, self.context_weight) * mask
+        written = inputs["written"][:, 1:] & mask
         items = mask.sum() if num_items_in_batch is None else num_items_in_batch
-        loss = (losses * effective).sum() / items
+        loss = (losses * weights).sum() / items
         if written.any():
             self.written_loss.append(losses.detach()[written].mean().item())
         return (loss, outputs) if return_outputs else loss
 
 
-def _collate(pad: int, context_weight: float) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
+def _collate(pad: int) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
     """Right padding; causal attention never looks at it, so no attention mask is needed."""
 
     def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
@@ -91,14 +89,14 @@ def _collate(pad: int, context_weight: float) -> Callable[[list[dict[str, Any]]]
         length = -(-longest // ROUND_LENGTH) * ROUND_LENGTH
         ids = torch.full((len(rows), length), pad)
         weights = torch.zeros(len(rows), length)
-        labels = torch.full((len(rows), length), IGNORED)
+        written = torch.zeros(len(rows), length, dtype=torch.bool)
         for index, row in enumerate(rows):
             count = len(row["input_ids"])
             ids[index, :count] = torch.tensor(row["input_ids"])
             weights[index, :count] = torch.tensor(row["loss_weights"])
-            supervised = (weights[index, :count] > 0) | (context_weight > 0)
-            labels[index, :count] = torch.where(supervised, ids[index, :count], IGNORED)
-        return {"input_ids": ids, "labels": labels, "loss_weights": weights}
+            written[index, :count] = torch.tensor(row["written"])
+        labels = torch.where(weights > 0, ids, IGNORED)
+        return {"input_ids": ids, "labels": labels, "loss_weights": weights, "written": written}
 
     return collate
 
@@ -138,8 +136,13 @@ class _RunLog(TrainerCallback):  # type: ignore[misc]
             self.progress(state.global_step, state.max_steps, loss)
 
 
-def encode_samples(samples: Sequence[BCSample], tokenizer: Any, max_tokens: int) -> list[dict[str, Any]]:
-    """Tokenises each sample: `input_ids`, `loss_weights` (same length), `length`.
+def encode_samples(
+    samples: Sequence[BCSample], tokenizer: Any, max_tokens: int, context_weight: float = 0.0
+) -> list[dict[str, Any]]:
+    """Tokenises each sample: `input_ids`, `loss_weights` and `written` (same length), `length`.
+
+    Args:
+        context_weight: loss weight of tokens that the student is given; turns of weight 0 keep 0.
 
     Raises:
         TrainerError: a sample is too long, or nothing of it is under loss.
@@ -154,7 +157,17 @@ def encode_samples(samples: Sequence[BCSample], tokenizer: Any, max_tokens: int)
             )
         if not any(encoded.weights):
             raise TrainerError(f"sample {sample.trace_id} has no token under loss; see `claude-trainer dataset audit`")
-        rows.append({"input_ids": encoded.ids, "loss_weights": encoded.weights, "length": len(encoded.ids)})
+        weights = [
+            weight if own else context_weight for weight, own in zip(encoded.weights, encoded.written, strict=True)
+        ]
+        rows.append(
+            {
+                "input_ids": encoded.ids,
+                "loss_weights": weights,
+                "written": encoded.written,
+                "length": len(encoded.ids),
+            }
+        )
     return rows
 
 
@@ -182,7 +195,7 @@ def train_sft(
     sft, began = config.sft, time.monotonic()
     tokenizer = load_tokenizer(base)
     shown = with_renamed_copies(samples, sft.renamed_copies, config.student.seed)
-    rows = encode_samples(shown, tokenizer, config.dataset.max_tokens)
+    rows = encode_samples(shown, tokenizer, config.dataset.max_tokens, sft.context_weight)
     adapter = LoraConfig(
         r=sft.lora_r,
         lora_alpha=sft.lora_alpha,
@@ -227,11 +240,10 @@ def train_sft(
         model=load_model(base, config.student),
         args=arguments,
         train_dataset=Dataset.from_list(rows),
-        data_collator=_collate(tokenizer.pad_token_id, sft.context_weight),
+        data_collator=_collate(tokenizer.pad_token_id),
         processing_class=tokenizer,
         peft_config=adapter,
         callbacks=[log],
-        context_weight=sft.context_weight,
     )
     trainer.remove_callback(PrinterCallback)
     log.trainer = trainer

@@ -194,11 +194,13 @@ def parse(text: str, tools: Sequence[dict[str, Any]] = ()) -> list[Message]:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A tokenised conversation. `ids` and `weights` have the same length."""
+    """A tokenised conversation. All three lists have the same length."""
 
     ids: list[int]
     weights: list[float]
     """Loss weight per token: the message's weight where the student writes, else 0."""
+    written: list[bool]
+    """Whether the student writes the token; with weight 0 it is context, but never an example."""
 
 
 def encode(
@@ -225,8 +227,10 @@ def encode(
     weight_of = dict(zip(turns, weights if weights is not None else [1.0] * len(turns), strict=True))
     ids: list[int] = []
     token_weights: list[float] = []
+    written: list[bool] = []
     for piece in segments(messages, tools, generation_prompt=generation_prompt)[0 if opening else 1 :]:
         tokens = tokenizer.encode(piece.text, add_special_tokens=False)
         ids += tokens
         token_weights += [weight_of[piece.message] if piece.written else 0.0] * len(tokens)
-    return Encoded(ids, token_weights)
+        written += [piece.written] * len(tokens)
+    return Encoded(ids, token_weights, written)

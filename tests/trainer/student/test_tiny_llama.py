@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.trainer.student.tiny_bases import SHAPE, TEXTS
-from trainer.errors import TrainerError
 from trainer.config import StudentConfig
+from trainer.errors import TrainerError
 from trainer.student.base_model import load_model, load_tokenizer, resolve_base
 from trainer.student.chat_format import EOT
 from trainer.student.tiny_llama import copying_batch, make_tiny_base, new_model, recall_batch, train_tokenizer, warm_up
