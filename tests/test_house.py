@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -113,6 +114,18 @@ def test_guide_index_names_every_guide() -> None:
 def test_configuration_page_equals_the_models() -> None:
     text = (ROOT / "docs" / "configuration.md").read_text("utf-8")
     assert text == render_configuration(), "run: python -m trainer.config_docs > docs/configuration.md"
+
+
+def test_every_config_key_is_read_somewhere() -> None:
+    used: set[str] = set()
+    for file in (ROOT / "trainer").rglob("*.py"):
+        if file.name not in ("config.py", "config_docs.py"):
+            for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+                used |= {node.attr} if isinstance(node, ast.Attribute) else set()
+                used |= {str(node.value)} if isinstance(node, ast.Constant) else set()
+    keys = re.findall(r"^\| `(\w+)` \|", render_configuration(), re.MULTILINE)
+    assert len(keys) > 80
+    assert [key for key in keys if key not in used] == []
 
 
 @pytest.mark.parametrize("name", ["tiny", "llama-3.1-8b"])
