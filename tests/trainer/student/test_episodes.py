@@ -19,9 +19,8 @@ from trainer.student.episodes import run_episodes
 class Echo:
     """Answers every turn with a result of its own length, and ends after `turns` turns."""
 
-    tools: list[dict[str, Any]] = []
-
     def __init__(self, prompt: str, turns: int) -> None:
+        self.tools: list[dict[str, Any]] = []
         self.prompt, self.turns, self.seen = prompt, turns, 0
 
     def reset(self) -> list[Message]:
