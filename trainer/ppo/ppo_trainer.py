@@ -236,8 +236,8 @@ class _Loop:
             metrics |= self._validate()
         adapter = adapter_state(self.model)
         state = replace(state, update=done, adapter=adapter, random=random_state(), **self.learner.state())
-        score = metrics.get("validation", {}).get("reward")
-        if not self.validation_cases or _better(score, state.best_score):
+        if not self.validation_cases or is_better(metrics.get("validation"), state.best_score):
+            score = metrics["validation"]["reward"] if self.validation_cases else None
             state = replace(state, best_adapter=adapter, best_update=done, best_score=score)
         self._log(done, metrics)
         return state, metrics
@@ -292,8 +292,12 @@ def episode_metrics(rollouts: Sequence[Rollout]) -> Metrics:
     }
 
 
-def _better(score: float | None, best: float | None) -> bool:
-    return score is not None and (best is None or score > best)
+def is_better(validation: Metrics | None, best: float | None) -> bool:
+    """Whether a student replaces the best one: only where the lower bound of its score is above that one's score.
+
+    Taking the highest of several noisy scores would soon prefer a student that is merely lucky on few prompts.
+    """
+    return validation is not None and (best is None or validation["ci_low"] > best)
 
 
 def _episode_seed(seed: int, number: int) -> int:

@@ -15,7 +15,7 @@ import torch
 from trainer.config import Config
 from trainer.errors import TrainerError
 from trainer.ppo.learner import Learner
-from trainer.ppo.ppo_trainer import draw, train_ppo
+from trainer.ppo.ppo_trainer import draw, is_better, train_ppo
 from trainer.ppo.rollout_buffer import Rollout, collect, minibatches
 from trainer.ppo.value_head import REFERENCE, adapter_state, as_reference, frozen_reference
 from trainer.records import RewardBreakdown
@@ -307,3 +307,10 @@ def test_run_folder_of_another_student_is_refused_and_a_damaged_checkpoint_named
     (run.path / "checkpoints" / "000001.pt").write_bytes(b"PK torn")
     with pytest.raises(TrainerError, match=r"000001\.pt: not a checkpoint of PPO"):
         train_ppo(micro_model(), tokenizer, cases, [], letter_reward, config, run)
+
+
+def test_a_lucky_score_does_not_replace_the_best_student() -> None:
+    assert is_better({"reward": 0.4, "ci_low": 0.1}, None)
+    assert is_better({"reward": 0.9, "ci_low": 0.81}, 0.8)
+    assert not is_better({"reward": 0.9, "ci_low": 0.79}, 0.8)
+    assert not is_better(None, 0.8)
