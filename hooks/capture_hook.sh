@@ -5,7 +5,7 @@
 #     capture_hook.sh [DATA_FOLDER [PYTHON]]
 #
 # Claude Code waits for this script at every step, injects what it prints into the model's context and takes exit
-# status 2 for a veto. So it prints nothing, always exits 0 and starts one program per event: `cat`.
+# status 2 for a veto. So it prints nothing, always exits 0 and starts one program per event: `dd`.
 # DATA_FOLDER: used where CLAUDE_CAPTURE_DATA is unset; without both, the plugin's or the user's data folder.
 # PYTHON: given for Stop and SessionEnd by `claude-capture install`; starts the detached import of the session.
 

@@ -131,11 +131,11 @@ def make_base(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> MakeB
 
 @pytest.fixture(scope="session")
 def learned(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base (GQA, llama3 RoPE) that has learned CONVERSATION by heart."""
+    """A base (GQA, llama3 RoPE) that has learned CONVERSATION by heart, what was given in it included."""
     model = new_llama(tokenizer, num_key_value_heads=2, rope_parameters=LLAMA3_ROPE)
     sample = encode(tokenizer, CONVERSATION, TOOLS)
     ids = torch.tensor([sample.ids])
-    labels = torch.tensor([[i if w else -100 for i, w in zip(sample.ids, sample.weights, strict=True)]])
+    labels = ids.clone()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     model.train()
     for _ in range(80):
@@ -150,6 +150,12 @@ def learned(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.eval().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def learned_text() -> str:
+    """What `learned` knows by heart."""
+    return render(CONVERSATION, TOOLS)
 
 
 class Exported(NamedTuple):
