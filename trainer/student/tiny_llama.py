@@ -1,8 +1,8 @@
 """The embedded base: a Llama of about 3M parameters with a tokenizer of its own, made on the spot.
 
-A random Llama of this size does not learn to copy arguments within minutes. Two things change that (measured in
-docs/tiny-student.md): attention that starts as an induction circuit, and a warm-up on copying random segments. Neither
-has seen a word of anybody's data: what the base knows of tools it learns in SFT.
+A random Llama of this size does not learn to copy arguments within minutes. Two things change that: attention that
+starts as an induction circuit, and a warm-up on copying and recalling random tokens. Neither has seen a word of
+anybody's data: what the base knows of tools it learns in SFT.
 
 Induction circuit (Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"; Olsson et al. 2022): head 0
 of layer 0 attends to the previous token and writes a copy of it; the heads of layer 1 look for positions whose previous
