@@ -47,14 +47,14 @@ def make_trace(number: int, calls: int) -> Trace:
         if kind == 0:
             tool, arguments = "Bash", {"command": f"cd project && grep -rn '{a}' src | head -{index + 5}"}
         elif kind == 1:
-            tool, arguments = "Read", {"file_path": f"/work/project/src/{a}.py"}
+            tool, arguments = "Read", {"file_path": f"/srv/project/src/{a}.py"}
         elif kind == 2:
             tool, arguments = "Bash", {"command": f'sqlite3 grid.db "SELECT * FROM {b}s WHERE id = {index + 3}"'}
         elif kind == 3:
             tool, arguments = (
                 "Edit",
                 {
-                    "file_path": f"/work/project/src/{b}.py",
+                    "file_path": f"/srv/project/src/{b}.py",
                     "old_string": f"limit = {index}",
                     "new_string": f"limit = {index + 1}",
                 },

@@ -22,7 +22,7 @@ FOLDERS = (
 LONGEST_FILE = 550
 UNNAMED_TARGETS = {"setup", "clean"}
 """Targets that the README need not name, beside the further test targets (`test-…`)."""
-MACHINE_PATHS = re.compile(r"/work/(?:main|shared)\b|/root/|/Users/\w|/home/(?!dev\b|me\b|user\b|someone\b)\w+")
+MACHINE_PATHS = re.compile(r"/root/|/Users/\w|/home/(?!dev\b|me\b|user\b|someone\b)\w+")
 """Paths of somebody's machine; invented homes are /home/dev and the like."""
 COMMAND = re.compile(r"^\s*(?:[$❯] )?(claude-capture|claude-trainer) ([a-z][^#\n]*)", re.MULTILINE)
 """A command of ours as it stands in a page, without the comment behind it."""

@@ -20,7 +20,7 @@ from claude_capture.reasoning_extractor import constraint_slot, slot_similarity
         ("without sharing the file", "never share the files"),
         ("use `gh` to authenticate", "authenticate using gh"),
         ("read-only, do not change files", "You must not modify any files"),
-        ("don't touch /work/app/config.toml", "leave config.toml untouched"),
+        ("don't touch /srv/app/config.toml", "leave config.toml untouched"),
     ],
 )
 def test_paraphrases_match(one: str, other: str) -> None:
