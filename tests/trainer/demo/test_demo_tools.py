@@ -54,7 +54,7 @@ def test_read_of_a_missing_file_fails_without_validation_mark(folder: Path) -> N
     assert (result.is_error, result.validation) == (True, False)
 
 
-@pytest.mark.parametrize("path", ["/etc/passwd", "../work/../../x", "link", "a\0b"])
+@pytest.mark.parametrize("path", ["/etc/passwd", "../other/../../x", "link", "a\0b"])
 def test_nothing_outside_the_workspace_can_be_read_or_edited(folder: Path, path: str) -> None:
     (folder / "link").symlink_to("/etc/passwd")
     assert call(folder, "Read", file_path=path).text.startswith("File does not exist.")
