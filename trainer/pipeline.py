@@ -316,21 +316,32 @@ class Road:
         write_atomic(self.runs / "gate.json", report.model_dump_json(indent=1) + "\n", 0o644)
         return report
 
-    def export(self, student: str, gate: GateReport | None = None) -> tuple[ReleaseReport, ExportParity]:
+    def export(
+        self, student: str, gate: GateReport | None = None, *, name: str | None = None, parent: str | None = None
+    ) -> tuple[ReleaseReport, ExportParity]:
         """Adapter → GGUF files, examined, compared with transformers on held-out prompts, registered.
 
         A student that passed the gate becomes the registry's current model, which `deploy` takes.
+
+        Args:
+            name: model name, e.g. llama-claude-ppo-v2; None takes version 1 of the student's kind.
+            parent: registry name of the model that this one continues.
         """
         from trainer.export.parity import export_parity
         from trainer.export.registry import Registry
         from trainer.export.release import provenance_of, release
         from trainer.student.chat_format import render
 
-        name = "llama-claude-bc-v1" if student == "sft" else "llama-claude-ppo-v1"
+        if name is None:
+            name = "llama-claude-bc-v1" if student == "sft" else "llama-claude-ppo-v1"
         with self.stages.stage("export") as stage:
             base = self.base()
             provenance = provenance_of(
-                self.dataset_file, self.samples, self.config.dataset, base_model=self.config.student.base_model
+                self.dataset_file,
+                self.samples,
+                self.config.dataset,
+                base_model=self.config.student.base_model,
+                parent=parent,
             )
             made = release(
                 base, self.adapter(student), self.models, name, self.config.export, provenance=provenance, gate=gate
