@@ -18,7 +18,9 @@ from trainer.records import Message
 from trainer.student.chat_format import EOT, ParsedTurn, encode, parse_assistant
 from trainer.student.kv_cache import in_place_cache
 
-Stop = Literal["answer", "max_turns", "max_tokens", "environment"]
+Stop = Literal["answer", "max_turns", "max_tokens", "environment", "window", "error"]
+"""How an episode ended: with an answer, at a limit of turns or of tokens in a turn, because the environment had
+nothing more to serve, because the window was full, or because the environment failed (see `Episode.error`)."""
 
 
 class Environment(Protocol):
@@ -60,20 +62,36 @@ class Episode:
     malformed: int = 0
     """Number of calls that could not be read."""
     stop: Stop = "answer"
+    error: str = ""
+    """What the environment raised, as `Type: message`, where `stop` is "error"."""
 
 
 class _Row:
     """One episode in flight. `pending` holds the tokens that the model has yet to be fed, in order."""
 
-    def __init__(self, environment: Environment, tokenizer: Any, seed: int) -> None:
+    def __init__(self, environment: Environment, tokenizer: Any, seed: int, window: int) -> None:
         self.environment = environment
         self.tokenizer = tokenizer
+        self.window = window
         self.random = torch.Generator().manual_seed(seed)
-        self.episode = Episode(messages=list(environment.reset()))
+        self.episode = Episode(messages=[])
         self.calls = 0
         self.turn: list[int] = []
-        opening = encode(tokenizer, self.episode.messages, environment.tools, generation_prompt=True)
-        self.pending = [(token, False) for token in opening.ids]
+        self.pending: list[tuple[int, bool]] = []
+        try:
+            self.episode.messages += environment.reset()
+        except Exception as error:
+            self._fail(error)
+        else:
+            opening = encode(tokenizer, self.episode.messages, environment.tools, generation_prompt=True)
+            if len(opening.ids) < window:
+                self.pending = [(token, False) for token in opening.ids]
+            else:
+                self.episode.stop = "window"
+
+    def _fail(self, error: Exception) -> None:
+        self.episode.stop = "error"
+        self.episode.error = f"{type(error).__name__}: {error}"
 
     def take(self, count: int) -> list[int]:
         """Moves `count` pending tokens into the episode and returns them."""
@@ -86,9 +104,10 @@ class _Row:
         """Takes the token that the student chose; returns True where the episode is over."""
         self.pending = [(token, True)]
         self.turn.append(token)
-        if token != end and len(self.turn) < max_new_tokens:
-            return False
         episode = self.episode
+        full = len(episode.ids) + 1 >= self.window
+        if token != end and len(self.turn) < max_new_tokens and not full:
+            return False
         episode.turn_ends.append(len(episode.ids) + 1)
         parsed = parse_assistant(self.tokenizer.decode(self.turn, skip_special_tokens=False), self.calls)
         self.turn = []
@@ -96,16 +115,25 @@ class _Row:
         episode.parsed.append(parsed)
         episode.messages.append(parsed.message)
         episode.malformed += len(parsed.malformed)
-        results = self.environment.step(parsed) if token == end else None
+        results = None
+        try:
+            results = self.environment.step(parsed) if token == end else None
+        except Exception as error:
+            self._fail(error)
         if results is not None:
             episode.messages += results
             if len(episode.parsed) < max_turns:
                 given = encode(self.tokenizer, results, generation_prompt=True, opening=False)
-                self.pending += [(given_token, False) for given_token in given.ids]
-                return False
-            episode.stop = "max_turns"
+                if len(episode.ids) + 1 + len(given.ids) < self.window:
+                    self.pending += [(given_token, False) for given_token in given.ids]
+                    return False
+                episode.stop = "window"
+            else:
+                episode.stop = "max_turns"
+        elif episode.error:
+            pass
         elif token != end:
-            episode.stop = "max_tokens"
+            episode.stop = "window" if full else "max_tokens"
         elif parsed.message.get("tool_calls") or parsed.malformed:
             episode.stop = "environment"
         self.take(1)
@@ -121,9 +149,12 @@ def run_episodes(
     max_new_tokens: int,
     temperature: float = 0.0,
     seed: int = 0,
+    window: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[Episode]:
     """Lets the student work in every environment until it answers.
+
+    An environment that raises ends its own episode with `stop="error"`; the others go on.
 
     Args:
         model: causal language model of transformers, in eval mode; one batch holds all environments.
@@ -131,11 +162,14 @@ def run_episodes(
         max_new_tokens: longest turn, in tokens; a longer one ends the episode with `stop="max_tokens"`.
         temperature: 0 takes the most likely token, above 0 samples.
         seed: episode i draws from its own generator, seeded with `seed + i`, whatever else is in the batch.
+        window: longest episode in tokens; it ends with `stop="window"` where the next turn would not fit, at once
+            where its prompt does not. None, or more than the model has positions, is the model's positions.
         progress: called with the number of episodes that have just ended.
     """
     end = tokenizer.convert_tokens_to_ids(EOT)
-    rows = [_Row(environment, tokenizer, seed + index) for index, environment in enumerate(environments)]
-    active = list(rows)
+    window = min(filter(None, (window, model.config.max_position_embeddings)))
+    rows = [_Row(environment, tokenizer, seed + index, window) for index, environment in enumerate(environments)]
+    active = [row for row in rows if row.pending]
     cache = in_place_cache()
     while active:
         count = min(len(row.pending) for row in active)
@@ -163,7 +197,8 @@ def _choose(logits: torch.Tensor, generators: Sequence[torch.Generator], tempera
     """One token per row of [rows, vocabulary]."""
     if temperature == 0:
         return [int(token) for token in logits.argmax(-1)]
-    chances = torch.softmax(logits / temperature, -1).cpu()
+    # a model gone wrong writes garbage, which is scored as such; it must not end the run in the sampler
+    chances = torch.softmax(torch.nan_to_num(logits) / temperature, -1).cpu()
     return [
         int(torch.multinomial(row, 1, generator=generator)) for row, generator in zip(chances, generators, strict=True)
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from tests.trainer.student.tiny_bases import tiny_base
 from trainer.config import StudentConfig
 from trainer.records import Message
 from trainer.student.base_model import load_model, load_tokenizer
-from trainer.student.chat_format import ParsedTurn, encode
+from trainer.student.chat_format import EOT, ParsedTurn, encode
 from trainer.student.episode_trace import trace_of
 from trainer.student.episodes import run_episodes
 
@@ -89,6 +90,63 @@ def test_endless_turn_is_cut_and_named(student: tuple[Any, Any]) -> None:
     if episode.ids[-1] != tokenizer.eos_token_id:
         assert episode.stop == "max_tokens"
     assert sum(episode.written) <= 3 * 9
+
+
+def test_episode_ends_where_the_window_is_full(student: tuple[Any, Any]) -> None:
+    model, tokenizer = student
+    opening = len(encode(tokenizer, Echo("x", 9).reset(), generation_prompt=True).ids)
+    options: dict[str, Any] = {"max_turns": 9, "max_new_tokens": 12, "temperature": 1.0}
+    free = run_episodes(model, tokenizer, [Echo("x", 9)], **options)[0]
+    for window in range(opening - 1, len(free.ids) + 2):
+        long, short = run_episodes(
+            model, tokenizer, [Echo("many words " * 99, 9), Echo("x", 9)], window=window, **options
+        )
+        assert (long.stop, long.ids, long.parsed) == ("window", [], [])
+        assert len(short.ids) <= max(window, 0)
+        assert short.ids == run_episodes(model, tokenizer, [Echo("x", 9)], window=window, seed=1, **options)[0].ids
+        if window <= opening:
+            assert (short.stop, short.parsed) == ("window", [])
+        else:
+            assert short.turn_ends[-1] == len(short.ids)
+            assert len(short.turn_ends) == len(short.parsed)
+
+
+def test_window_is_never_beyond_the_positions_of_the_model(student: tuple[Any, Any]) -> None:
+    model, tokenizer = student
+    positions = model.config.max_position_embeddings
+    prompt = "word " * 2 * positions
+    assert run_episodes(model, tokenizer, [Echo(prompt, 1)], max_turns=1, max_new_tokens=2)[0].stop == "window"
+    wide = run_episodes(model, tokenizer, [Echo(prompt, 1)], max_turns=1, max_new_tokens=2, window=10**6)[0]
+    assert wide.stop == "window"
+
+
+class Broken(Echo):
+    """Fails when it is opened, or in a later turn."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__("b", 9)
+        self.at = at
+
+    def reset(self) -> list[Message]:
+        if self.at == 0:
+            raise OSError("no space left on device")
+        return super().reset()
+
+    def step(self, turn: ParsedTurn) -> list[Message] | None:
+        if self.seen + 1 >= self.at:
+            raise RuntimeError("sandbox is gone")
+        return super().step(turn)
+
+
+def test_environment_that_raises_ends_its_own_episode_alone(student: tuple[Any, Any]) -> None:
+    model, tokenizer = copy.deepcopy(student[0]), student[1]
+    _eager(model, tokenizer.convert_tokens_to_ids(EOT))
+    _, at_once, later = environments = [Echo("a", 1), Broken(0), Broken(1)]
+    good, unopened, failed = run_episodes(model, tokenizer, environments, max_turns=3, max_new_tokens=400)
+    assert good.ids == run_episodes(model, tokenizer, [Echo("a", 1)], max_turns=3, max_new_tokens=400)[0].ids
+    assert at_once.seen == later.seen == 0
+    assert (unopened.stop, unopened.error, unopened.ids) == ("error", "OSError: no space left on device", [])
+    assert (failed.stop, failed.error, len(failed.parsed)) == ("error", "RuntimeError: sandbox is gone", 1)
 
 
 def test_episode_becomes_a_trace_with_its_failures() -> None:
