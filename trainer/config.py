@@ -147,6 +147,9 @@ class RewardConfig(Section):
 class PpoConfig(Section):
     """Proximal policy optimisation against the behavioural reward."""
 
+    iterations: int = Field(
+        default=1, ge=1, description="Versions that `train` makes: PPO, gate, mine, PPO with what was mined …"
+    )
     updates: int = Field(default=20, ge=0, description="Policy updates")
     episodes_per_update: int = Field(default=16, ge=1, description="Rollouts per update")
     epochs: int = Field(default=2, ge=1, description="Passes over the rollouts of an update")
@@ -176,6 +179,14 @@ class PpoConfig(Section):
     eval_prompts: int = Field(default=50, ge=1, description="Prompts of such a score")
 
 
+class MiningConfig(Section):
+    """Which training prompts the next version practises more often."""
+
+    samples: int = Field(default=4, ge=2, description="Episodes per prompt")
+    prompts: int = Field(default=200, ge=1, description="Training prompts looked at, evenly spread over the split")
+    top: int = Field(default=50, ge=1, description="Prompts that count as chosen")
+
+
 class GateConfig(Section):
     """What a student must reach on the held-out prompts."""
 
@@ -183,6 +194,15 @@ class GateConfig(Section):
     alignment: float = Field(default=0.85, description="Mean tool-use similarity, in [0, 1]")
     constraints: float = Field(default=0.75, description="Mean constraint similarity, in [0, 1]")
     min_prompts: int = Field(default=50, ge=1, description="Fewer held-out prompts make the verdict INCONCLUSIVE")
+    regression_tolerance: float = Field(
+        default=0.1,
+        ge=0,
+        le=2,
+        description="Loss of mean reward against the version before that a type of work may show",
+    )
+    min_workflow_prompts: int = Field(
+        default=5, ge=2, description="Fewer prompts of a type of work make its comparison INCONCLUSIVE"
+    )
 
 
 class ExportConfig(Section):
@@ -243,6 +263,7 @@ class Config(Section):
     sft: SftConfig = Field(default_factory=SftConfig, description="See the section")
     reward: RewardConfig = Field(default_factory=RewardConfig, description="See the section")
     ppo: PpoConfig = Field(default_factory=PpoConfig, description="See the section")
+    mining: MiningConfig = Field(default_factory=MiningConfig, description="See the section")
     gate: GateConfig = Field(default_factory=GateConfig, description="See the section")
     export: ExportConfig = Field(default_factory=ExportConfig, description="See the section")
     deploy: DeployConfig = Field(default_factory=DeployConfig, description="See the section")

@@ -81,6 +81,28 @@ class GateMeasure(Record):
     more_prompts: int | None = Field(default=None, description="About how many more would make it conclusive")
 
 
+class GateWorkflow(Record):
+    """One type of work: what the student earns more or less than the version before, on the same prompts."""
+
+    workflow: str = Field(description="Workflow type")
+    n: int = Field(description="Prompts of this type that both were scored on")
+    previous: float = Field(description="Mean reward of the version before, in [-1, 1]")
+    mean: float = Field(description="Mean reward of the student on the same prompts")
+    difference: float = Field(description="Mean of the paired differences, student minus version before, in [-2, 2]")
+    low: float = Field(description="Lower bound of its interval; the intervals of all types hold together with 95 %")
+    high: float = Field(description="Upper bound")
+    verdict: Literal["PASS", "FAIL", "INCONCLUSIVE"] = Field(description="FAIL: this type of work became worse")
+    more_prompts: int | None = Field(default=None, description="About how many more would make it conclusive")
+
+
+class GateReference(Record):
+    """Floor or ceiling of the gate's figures."""
+
+    reward: float = Field(description="Mean total, in [-1, 1]")
+    alignment: float | None = Field(default=None, description="Mean tool-use similarity, in [0, 1]")
+    n: int = Field(description="Prompts (ceiling: teacher runs) behind it")
+
+
 class GateReport(Record):
     """Verdict of the quality gate on the held-out prompts."""
 
@@ -89,6 +111,31 @@ class GateReport(Record):
     reasons: list[str] = Field(default_factory=list, description="One line per threshold")
     n: int = Field(description="Held-out prompts scored")
     measures: list[GateMeasure] = Field(default_factory=list, description="The same in figures")
+    student: str | None = Field(default=None, description="Who was judged, e.g. llama-claude-ppo-v2")
+    previous: str | None = Field(default=None, description="Version that it was compared with; None: with none")
+    tolerance: float | None = Field(default=None, description="Loss of mean reward that a type of work may show")
+    workflows: list[GateWorkflow] = Field(default_factory=list, description="The comparison per type of work")
+    floor: GateReference | None = Field(default=None, description="The best policy that does not read the prompt")
+    ceiling: GateReference | None = Field(default=None, description="The teacher against itself; None: no repeats")
+
+
+class PromptScore(Record):
+    """What a student earned on one held-out prompt."""
+
+    trace_id: str = Field(description="Trace behind the prompt")
+    workflow_type: str = Field(description="Type of work")
+    total: float = Field(description="Reward, in [-1, 1]")
+
+
+class StudentScores(Record):
+    """A student's held-out scores, kept beside its model so that the next version can be compared with it."""
+
+    schema_version: int = Field(default=SCHEMA_VERSION, description="Version of this schema")
+    student: str = Field(description="Its name, e.g. llama-claude-ppo-v1")
+    measured: str = Field(description="Hash of everything that a score depends on beside student and prompt")
+    base: str = Field(description="Folder or hub id of its base")
+    adapter: str | None = Field(default=None, description="Folder of its adapter when it was scored")
+    scores: list[PromptScore] = Field(description="One per held-out prompt")
 
 
 def similarity(component: float) -> float:

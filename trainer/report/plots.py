@@ -230,6 +230,59 @@ def bar_chart(
     return _finish(figure, axes, "", ylabel)
 
 
+def interval_chart(
+    rows: Mapping[str, tuple[float, float, float]],
+    xlabel: str = "",
+    *,
+    marks: Mapping[str, Mapping[str, float]] | None = None,
+    wanted: Mapping[str, float] | None = None,
+    line: tuple[str, float] | None = None,
+) -> Image:
+    """One row per figure: a dot at the mean on a bar from the lower to the upper bound.
+
+    Args:
+        rows: name → (mean, low, high), first on top.
+        xlabel: what the axis shows, with the unit.
+        marks: name of a mark → row → x, e.g. the floor of each figure; rows without one are left out.
+        wanted: row → x of its threshold, a vertical stroke.
+        line: name and x of a vertical reference through all rows.
+
+    Raises:
+        TrainerError: there is no row.
+    """
+    if not rows:
+        raise TrainerError(f"nothing to plot: no interval for {xlabel!r}")
+    figure, axes = _figure(_WIDTH, 1.25 + 0.42 * len(rows))
+    axes.grid(visible=False, axis="y")
+    axes.grid(axis="x", color=_GRID, linewidth=0.8)
+    places = {name: len(rows) - 1 - number for number, name in enumerate(rows)}
+    for name, (mean, low, high) in rows.items():
+        y = places[name]
+        axes.plot([low, high], [y, y], color=PALETTE[0], linewidth=5, alpha=0.45, solid_capstyle="butt")
+        axes.plot(
+            [mean], [y], "o", color=PALETTE[0], markersize=7, label="measured, with its interval" if not y else ""
+        )
+        axes.annotate(
+            _figures(mean), (mean, y), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8.5, color=_INK
+        )
+    for number, (mark, values) in enumerate((marks or {}).items()):
+        known = [(x, places[name]) for name, x in values.items()]
+        xs, ys = [x for x, _ in known], [y for _, y in known]
+        axes.plot(xs, ys, "vD^s"[number % 4], color=PALETTE[1 + number], markersize=6, linestyle="none", label=mark)
+    for number, (name, x) in enumerate((wanted or {}).items()):
+        y = places[name]
+        label = "wanted" if not number else ""
+        axes.plot([x, x], [y - 0.32, y + 0.32], color=_INK, linewidth=2, label=label)
+    if line is not None:
+        name, x = line
+        axes.axvline(x, color=_INK, linewidth=1, linestyle=(0, (4, 3)), alpha=0.75, zorder=1.5, label=name)
+    axes.set_yticks(list(places.values()), list(places))
+    axes.set_ylim(-0.6, len(rows) - 0.3)
+    axes.margins(x=0.04)
+    _label_series(axes, 2)
+    return _finish(figure, axes, xlabel, "")
+
+
 def _figures(value: float | None) -> str:
     """A bar's value as it stands beside it, with a real minus sign like the axis."""
     if value is None:
