@@ -163,6 +163,10 @@ class PpoConfig(Section):
     clip: float = Field(default=0.2, gt=0, lt=1, description="Clip range of the probability ratio")
     value_epochs: int = Field(default=20, ge=1, description="Passes of the value head over an update's hidden states")
     kl_coefficient: float = Field(default=0.05, ge=0, description="Weight of the per-token KL to the SFT student")
+    kl_control: Literal["fixed", "adaptive"] = Field(
+        default="fixed", description="'adaptive' moves kl_coefficient until the KL is kl_goal"
+    )
+    kl_goal: float = Field(default=5.0, gt=0, description="KL that the adaptive control steers to, in nats per episode")
     target_kl: float = Field(default=0.02, gt=0, description="approx-KL that ends the epochs of an update")
     max_grad_norm: float = Field(default=1.0, gt=0, description="Gradient clipping")
     temperature: float = Field(default=1.0, gt=0, description="Sampling temperature of rollouts")
@@ -171,12 +175,41 @@ class PpoConfig(Section):
     )
     max_turns: int = Field(default=12, ge=1, description="Longest episode in assistant turns")
     max_new_tokens: int = Field(default=256, ge=8, description="Longest assistant turn in tokens")
+    window: int | None = Field(
+        default=None, ge=64, description="Longest episode in tokens; without it, as many as the model has positions"
+    )
     patch_penalty: float = Field(default=0.1, ge=0, description="Reward lost per call that the replay had to patch")
     max_patches: int = Field(default=2, ge=0, description="Most calls that are patched before an episode stops")
     bf16: bool = Field(default=True, description="bfloat16 autocast in forward and backward passes")
     checkpoint_every: int = Field(default=50, ge=1, description="Updates between checkpoints")
     eval_every: int = Field(default=10, ge=1, description="Updates between scores on the validation prompts")
     eval_prompts: int = Field(default=50, ge=1, description="Prompts of such a score")
+    runaway_kl: float = Field(default=20.0, gt=0, description="Run-away: KL in nats per episode above this")
+    runaway_length: float = Field(
+        default=2.0, gt=1, description="Run-away: written tokens per episode above this many times those at the start"
+    )
+    runaway_malformed: float = Field(
+        default=0.3, gt=0, le=1, description="Run-away: share of malformed episodes this far above that at the start"
+    )
+    runaway_gap: float = Field(
+        default=0.3,
+        gt=0,
+        le=2,
+        description="Run-away: reward, as a share, has gained this much more than outcome checks",
+    )
+    runaway_patience: int = Field(default=2, ge=1, description="Updates in a row that a limit may be exceeded")
+    runaway_returns: int = Field(
+        default=2, ge=0, description="Returns to the best student, with half the learning rate, before PPO ends"
+    )
+
+
+class TrackingConfig(Section):
+    """Where PPO's metrics go beside metrics.jsonl."""
+
+    trackers: list[Literal["tensorboard", "wandb"]] = Field(
+        default=[], description="Trackers of accelerate; each needs its own package"
+    )
+    project: str = Field(default="claude-capture", description="Name of the project there")
 
 
 class MiningConfig(Section):
@@ -264,6 +297,7 @@ class Config(Section):
     reward: RewardConfig = Field(default_factory=RewardConfig, description="See the section")
     ppo: PpoConfig = Field(default_factory=PpoConfig, description="See the section")
     mining: MiningConfig = Field(default_factory=MiningConfig, description="See the section")
+    tracking: TrackingConfig = Field(default_factory=TrackingConfig, description="See the section")
     gate: GateConfig = Field(default_factory=GateConfig, description="See the section")
     export: ExportConfig = Field(default_factory=ExportConfig, description="See the section")
     deploy: DeployConfig = Field(default_factory=DeployConfig, description="See the section")
