@@ -21,6 +21,7 @@ COMMANDS = {
     "reward": ("trainer.reward.command:reward", "Score student traces against teacher traces."),
     "export": ("trainer.export.command:export", "Adapter → merged GGUF, plain and quantised."),
     "doctor": ("trainer.export.command:doctor", "Check a GGUF for known pitfalls."),
+    "models": ("trainer.export.models_command:models", "The registry: list, show, compare, promote, rollback, gc."),
     "serve": ("trainer.serve.command:serve", "Serve a GGUF to Claude Code by itself."),
     "deploy": ("trainer.deploy.command:deploy", "Put a GGUF into Ollama."),
     "rollback": ("trainer.deploy.command:rollback", "Return Ollama to an earlier version."),

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from trainer.export.doctor import DoctorReport
-    from trainer.export.export_records import Progress
+    from trainer.export.export_records import DoctorReport, Progress
 
 MARKS = {"passed": "[green]ok[/green]", "warning": "[yellow]note[/yellow]", "failed": "[red]FAIL[/red]"}
 

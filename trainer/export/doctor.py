@@ -12,15 +12,13 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import Field
 
-from claude_capture.claude_trace_schema import Record
 from trainer.errors import TrainerError
 from trainer.export.doctor_corpus import CONTROL_TEXTS, PIECES, TOOLS, conversations, strings
-from trainer.export.export_records import METADATA_PREFIX
+from trainer.export.export_records import METADATA_PREFIX, Check, DoctorReport
 from trainer.export.gguf_file import GgufFile
 from trainer.export.llama_library import llama_library
 from trainer.export.llama_runtime import GgufModel
@@ -28,29 +26,7 @@ from trainer.export.llama_vocabulary import CONTROL_IDS, PRE_TOKENIZER, TokenTyp
 from trainer.export.parity import tokenizer_parity
 from trainer.student.chat_format import EOT, encode, escape, render, template_text
 
-Status = Literal["passed", "failed", "warning"]
 PROBE_SECONDS = 600
-
-
-class Check(Record):
-    """One finding."""
-
-    name: str = Field(description="What was looked at")
-    status: Status = Field(description="passed, failed, or warning (works, but worth knowing)")
-    detail: str = Field(description="What was found")
-    advice: str = Field(default="", description="What to do about it; empty where it passed")
-
-
-class DoctorReport(Record):
-    """All findings on one file."""
-
-    path: str = Field(description="The GGUF")
-    healthy: bool = Field(description="True where no check failed")
-    checks: list[Check] = Field(description="In the order they were made")
-
-    def failures(self) -> list[str]:
-        """`name: detail` of every failed check."""
-        return [f"{check.name}: {check.detail}" for check in self.checks if check.status == "failed"]
 
 
 def _passed(name: str, detail: str) -> Check:

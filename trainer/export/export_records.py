@@ -6,10 +6,12 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
 from claude_capture.claude_trace_schema import Record
+from trainer.records import GateReport
 
 METADATA_PREFIX = "claude_capture."
 Progress = Callable[[str, int, int], None]
@@ -52,6 +54,53 @@ class ExportReport(Record):
     tensors: int = Field(description="Tensors in the plain GGUF")
     plain: ExportedFile = Field(description="f16 or bf16 file")
     quantized: ExportedFile = Field(description="Quantised file")
+
+
+Status = Literal["passed", "failed", "warning", "not run"]
+
+
+class Check(Record):
+    """One finding of the doctor."""
+
+    name: str = Field(description="What was looked at")
+    status: Status = Field(
+        description="passed, failed, warning (works, but worth knowing), or not run (it lacked what it needs)"
+    )
+    detail: str = Field(description="What was found")
+    advice: str = Field(default="", description="What to do about it; empty where it passed")
+
+
+class WorkflowScore(Record):
+    """What the file earned on the held-out prompts of one kind of work."""
+
+    n: int = Field(description="Prompts")
+    reward: float = Field(description="Mean total, in [-1, 1]")
+    exact_sequences: float = Field(description="Share with the teacher's calls, arguments and order, in [0, 1]")
+
+
+class Trial(Record):
+    """The file at work on the user's held-out prompts, in llama.cpp."""
+
+    gate: GateReport | None = Field(default=None, description="The gate's verdict on what the file did")
+    workflows: dict[str, WorkflowScore] = Field(default_factory=dict, description="By workflow type")
+    parity: dict[str, dict[str, float]] = Field(
+        default_factory=dict,
+        description="`plain` (16-bit file against transformers) and `quantized` (against the 16-bit file): "
+        "argmax_agreement, max_logit_diff, kl, tokens",
+    )
+
+
+class DoctorReport(Record):
+    """All findings on one file."""
+
+    path: str = Field(description="The GGUF")
+    healthy: bool = Field(description="True where no check failed")
+    checks: list[Check] = Field(description="In the order they were made")
+    trial: Trial | None = Field(default=None, description="Figures of the held-out prompts, where they were asked")
+
+    def failures(self) -> list[str]:
+        """`name: detail` of every failed check."""
+        return [f"{check.name}: {check.detail}" for check in self.checks if check.status == "failed"]
 
 
 def sha256_of(path: Path, progress: Progress | None = None) -> str:

@@ -10,8 +10,8 @@ from tokenizers import Tokenizer
 
 from claude_capture.claude_trace_schema import Record
 from trainer.config import DatasetConfig, ExportConfig
-from trainer.export.doctor import DoctorReport, examine
-from trainer.export.export_records import ExportReport, Progress, Provenance
+from trainer.export.doctor import examine
+from trainer.export.export_records import DoctorReport, ExportReport, Progress, Provenance
 from trainer.export.gguf_exporter import export_model
 from trainer.export.model_card import write_model_card
 from trainer.export.registry import ModelEntry, Registry

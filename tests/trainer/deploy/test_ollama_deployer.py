@@ -18,8 +18,7 @@ from trainer.deploy.command import rollback as rollback_command
 from trainer.deploy.ollama_client import server_url
 from trainer.deploy.ollama_deployer import SmokeTest, deploy, read_log, rollback, smoke_test_from
 from trainer.errors import TrainerError
-from trainer.export.doctor import DoctorReport
-from trainer.export.export_records import ExportedFile, ExportReport, Provenance, sha256_of
+from trainer.export.export_records import DoctorReport, ExportedFile, ExportReport, Provenance, sha256_of
 from trainer.export.registry import Registry
 from trainer.records import BCSample
 from trainer.student.chat_format import BOS

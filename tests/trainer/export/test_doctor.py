@@ -15,7 +15,8 @@ from click.testing import CliRunner
 
 from trainer.errors import TrainerError
 from trainer.export.command import doctor as doctor_command
-from trainer.export.doctor import DoctorReport, examine
+from trainer.export.doctor import examine
+from trainer.export.export_records import DoctorReport
 from trainer.export.gguf_file import GgufFile
 
 FEW = 60

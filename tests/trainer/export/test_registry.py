@@ -12,11 +12,19 @@ import pytest
 import yaml
 
 from trainer.errors import TrainerError
-from trainer.export.doctor import Check, DoctorReport
-from trainer.export.export_records import ExportedFile, ExportReport, Provenance, sha256_of
+from trainer.export.export_records import (
+    Check,
+    DoctorReport,
+    ExportedFile,
+    ExportReport,
+    Provenance,
+    Trial,
+    WorkflowScore,
+    sha256_of,
+)
 from trainer.export.model_card import model_card, write_model_card
 from trainer.export.registry import ModelEntry, Registry, RegistryFile
-from trainer.records import GateReport
+from trainer.records import GateMeasure, GateReport
 
 PASS = GateReport(passed=True, verdict="PASS", reasons=["reward 0.91 ≥ 0.80"], n=100)
 FAIL = GateReport(passed=False, verdict="FAIL", reasons=["reward 0.10 < 0.80"], n=100)
@@ -53,7 +61,7 @@ def test_model_is_registered_with_its_origin_and_digests(tmp_path: Path) -> None
     registered(tmp_path, "llama-claude-bc-v1")
     entry = registered(tmp_path, "llama-claude-ppo-v1", parent="llama-claude-bc-v1")
     registry = Registry(tmp_path)
-    assert [model.name for model in registry.list()] == ["llama-claude-bc-v1", "llama-claude-ppo-v1"]
+    assert [model.name for model in registry.entries()] == ["llama-claude-bc-v1", "llama-claude-ppo-v1"]
     found = registry.get("llama-claude-ppo-v1")
     assert found == entry
     assert found.parent == "llama-claude-bc-v1"
@@ -130,14 +138,104 @@ def test_export_of_the_same_name_replaces_the_entry(tmp_path: Path) -> None:
     assert len(registry.history) == 2
 
 
-def test_unknown_model_and_foreign_file_are_one_line(tmp_path: Path) -> None:
+def test_unknown_model_is_one_line(tmp_path: Path) -> None:
     registered(tmp_path, "m")
     with pytest.raises(TrainerError, match="no model 'n'; registered: m"):
         Registry(tmp_path).get("n")
-    (tmp_path / "registry.json").write_text("[1, 2")
-    with pytest.raises(TrainerError, match=r"registry\.json: not a model registry") as failure:
-        Registry(tmp_path).list()
+
+
+@pytest.mark.parametrize("content", ["[1, 2", "{}x", "", "[]", '{"models": [{"name": 1}]}', "\x00\xff"])
+def test_damaged_registry_says_how_to_mend_it(tmp_path: Path, content: str) -> None:
+    registered(tmp_path, "a")
+    registered(tmp_path, "b")
+    registry = Registry(tmp_path)
+    registry.path.write_text(content)
+    with pytest.raises(TrainerError, match=r"registry\.json: not a model registry .*; `cp \S+ \S+` returns") as failure:
+        registry.entries()
     assert "\n" not in str(failure.value)
+    subprocess.run(str(failure.value).split("`")[1].split(), check=True)
+    assert [model.name for model in registry.entries()] == ["a"]
+
+
+def test_registry_of_a_newer_program_is_not_rewritten(tmp_path: Path) -> None:
+    registered(tmp_path, "m")
+    path = tmp_path / "registry.json"
+    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 2', 1))
+    before = path.read_text()
+    with pytest.raises(TrainerError, match="schema 2, newer than 1; update claude-capture"):
+        Registry(tmp_path).promote("m")
+    assert path.read_text() == before
+
+
+@pytest.mark.parametrize("name", ["", "../m", "a/b", ".m", "m\n"])
+def test_name_that_is_no_file_name_is_refused(tmp_path: Path, name: str) -> None:
+    report = exported(tmp_path, "m").model_copy(update={"name": name})
+    with pytest.raises(TrainerError, match="is no model name"):
+        Registry(tmp_path).register(report, examined(), Provenance())
+
+
+def test_model_that_the_doctor_now_finds_unfit_is_not_promoted(tmp_path: Path) -> None:
+    registered(tmp_path, "m")
+    path = tmp_path / "registry.json"
+    value = json.loads(path.read_text())
+    value["models"][0]["doctor"] = examined("failed").model_dump()
+    path.write_text(json.dumps(value))
+    with pytest.raises(TrainerError, match="m is not promoted: the doctor found bos"):
+        Registry(tmp_path).promote("m")
+
+
+def lineage(folder: Path, count: int) -> Registry:
+    """llama-claude-ppo-v1 … vN, each the child of the one before, each promoted in turn."""
+    registry = Registry(folder)
+    for number in range(1, count + 1):
+        parent = f"llama-claude-ppo-v{number - 1}" if number > 1 else None
+        registered(folder, f"llama-claude-ppo-v{number}", parent=parent)
+        registry.promote(f"llama-claude-ppo-v{number}")
+    return registry
+
+
+def test_gc_keeps_current_previous_parents_and_the_newest(tmp_path: Path) -> None:
+    registry = lineage(tmp_path, 5)
+    registered(tmp_path, "candidate", FAIL)
+    present = sorted(path.name for path in tmp_path.glob("*.gguf"))
+    planned = registry.gc(dry_run=True)
+    assert sorted(path.name for path in tmp_path.glob("*.gguf")) == present
+    assert registry.gc() == planned
+    assert [row.model for row in planned] == ["llama-claude-ppo-v1", "llama-claude-ppo-v2"]
+    assert sum(row.bytes for row in planned) == sum(
+        f.bytes for n in (1, 2) for f in registry.get(f"llama-claude-ppo-v{n}").files
+    )
+    assert registry.kept() == {
+        "llama-claude-ppo-v5": "current",
+        "llama-claude-ppo-v4": "previous",
+        "llama-claude-ppo-v3": "parent of llama-claude-ppo-v4",
+        "candidate": "newest",
+    }
+    gone = {f"llama-claude-ppo-v{n}{suffix}.gguf" for n in (1, 2) for suffix in ("", "-q4_k_m")}
+    assert {path.name for path in tmp_path.glob("*.gguf")} == set(present) - gone
+    assert registry.gc() == []
+    assert [event.action for event in registry.read().history][-2:] == ["gc", "gc"]
+    assert registry.rollback().name == "llama-claude-ppo-v4"
+    assert registry.rollback().name == "llama-claude-ppo-v3"
+    with pytest.raises(TrainerError, match="`models gc` removed the files of llama-claude-ppo-v2"):
+        registry.rollback()
+
+
+def test_gc_that_was_killed_after_the_registry_was_written_is_finished_by_the_next(tmp_path: Path) -> None:
+    registry = lineage(tmp_path, 4)
+    content = (tmp_path / "llama-claude-ppo-v1.gguf").read_bytes()
+    registry.gc()
+    (tmp_path / "llama-claude-ppo-v1.gguf").write_bytes(content)
+    assert [row.files for row in registry.gc()] == [["llama-claude-ppo-v1.gguf"]]
+    assert not (tmp_path / "llama-claude-ppo-v1.gguf").exists()
+
+
+def test_gc_without_a_current_model_removes_nothing(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        registered(tmp_path, name)
+    with pytest.raises(TrainerError, match="no model is current, gc would spare only the newest"):
+        Registry(tmp_path).gc()
+    assert Registry(tmp_path / "empty").gc() == []
 
 
 def test_unknown_fields_survive_a_change(tmp_path: Path) -> None:
@@ -183,6 +281,25 @@ def test_model_card_says_where_it_comes_from_and_how_it_was_judged(tmp_path: Pat
     assert "Verdict **PASS** on 100 held-out prompts." in body
     assert entry.quantized.sha256 in body
     assert "| bos | passed | 2 BOS \\| in a row |" in body
+
+
+def test_model_card_is_read_by_the_hub_library(tmp_path: Path) -> None:
+    from huggingface_hub import ModelCard
+
+    measures = [GateMeasure(name="reward", threshold=0.8, mean=0.9, low=0.85, high=0.95, n=100, verdict="PASS")]
+    gate = PASS.model_copy(update={"measures": measures})
+    doctor = examined().model_copy(
+        update={"trial": Trial(gate=gate, workflows={"database": WorkflowScore(n=9, reward=0.5, exact_sequences=0.1)})}
+    )
+    origin = Provenance(base_model="unsloth/x", licence="llama3.1", dataset_hash="abc")
+    entry = Registry(tmp_path).register(exported(tmp_path, "m"), doctor, origin, gate)
+    data: Any = ModelCard(model_card(entry)).data
+    assert (data.license, data.base_model, data.datasets) == ("llama3.1", "unsloth/x", ["bc_dataset-abc"])
+    assert [(r.metric_type, r.metric_value, r.dataset_revision) for r in data.eval_results or []] == [
+        ("reward", 0.9, "abc"),
+        ("reward", 0.9, "abc"),
+    ]
+    assert "| database | 9 | 0.500 | 10% |" in model_card(entry)
 
 
 def test_model_card_without_a_gate_says_so(tmp_path: Path) -> None:
