@@ -34,16 +34,15 @@ from starlette.types import Receive, Scope, Send
 
 from trainer.config import Config
 from trainer.errors import TrainerError
+from trainer.export.student_prompt import StudentPrompt
 from trainer.rollout.message_stream import events
 from trainer.rollout.reply_check import fault
 from trainer.rollout.rollout_state import RolloutState, Visit
 from trainer.rollout.session_pinning import Side
-from trainer.rollout.student_view import client_reply, project_root, student_request
+from trainer.rollout.student_view import STRICT_HEADER, client_reply, project_root, student_request
 
 SESSION_HEADER = "x-claude-code-session-id"
 AGENT_HEADER = "x-claude-code-agent-id"
-STRICT_HEADER = "x-claude-trainer-strict"
-"""Tells `claude-trainer serve` to answer with an error where the student wrote a call that cannot be read."""
 DECISIONS = "decisions.jsonl"
 MAX_BODY = 32 * 1024 * 1024
 """Largest request, in bytes; the teacher's API takes no more either."""
@@ -198,7 +197,7 @@ class Gateway:
             raise Fallback("no_tools")  # titles and summaries: the student has only learned to work with tools
         model = self._config.deploy.model
         try:
-            outgoing = student_request(asked, self._config.dataset, model)
+            outgoing = student_request(asked, StudentPrompt(self._config.dataset), model)
         except (TypeError, AttributeError, KeyError):
             raise Fallback("unreadable_request") from None
         reply = await self._ask_local(outgoing)

@@ -1,7 +1,8 @@
 """A request of Claude Code as the student was trained to read it, and the student's reply as Claude Code wants it.
 
 Claude Code sends about 12,000 tokens before the first word of a conversation; the student was trained with a short
-system prompt, short tool schemas and paths relative to the project. Out go: everything that is not named in `_KEPT`
+system prompt, the short schemas of a few tools and paths relative to the project: whatever serves it, it gets exactly
+these (export/student_prompt). Out go: everything that is not named in `_KEPT`
 (context_management, output_config, thinking, metadata…), thinking blocks, cache marks, `<system-reminder>` texts,
 the billing header. Of earlier prompts, and the work on them, the digest is left that the student knows from its
 training (dataset/session_digest). Back come: absolute paths, fresh ids (small servers repeat theirs within a
@@ -15,13 +16,17 @@ import uuid
 from typing import Any
 
 from claude_capture.prompts import command_line, kind_of_text
-from trainer.config import DatasetConfig
 from trainer.dataset.conversation import shorten
 from trainer.dataset.session_digest import Deed, digest, turn_lines, with_digest
-from trainer.dataset.tool_schemas import short_schema
+from trainer.dataset.tool_schemas import offered_tools
+from trainer.export.student_prompt import StudentPrompt
 from trainer.student.workspace_paths import to_absolute, to_relative
 
 MAX_NEW_TOKENS = 4096
+STRICT_HEADER = "x-claude-trainer-strict"
+"""Tells `claude-trainer serve` to answer with an error where the student wrote a call that cannot be read."""
+LOCAL_ID = "toolu_local_"
+"""Beginning of the ids of the student's calls, by which its turns are known in a later request."""
 _SPOKEN = ("prompt", "command", "bash_input")
 _KEPT = ("stop_sequences", "tool_choice")
 _BILLING = "x-anthropic-billing-header:"
@@ -41,22 +46,17 @@ def project_root(body: dict[str, Any]) -> str | None:
     return None
 
 
-def student_request(body: dict[str, Any], config: DatasetConfig, model: str) -> dict[str, Any]:
+def student_request(body: dict[str, Any], prompt: StudentPrompt, model: str) -> dict[str, Any]:
     """The request that goes to the local server, not streamed.
 
     Args:
         body: a Messages request of Claude Code, parsed.
+        prompt: what the student was trained to read; where it names no tools, all that are offered are shown.
         model: name of the student there.
     """
     root = project_root(body)
-    tools = []
-    for tool in body.get("tools") or []:
-        short = short_schema(tool) if isinstance(tool, dict) else None
-        if short is not None:
-            function = short["function"]
-            schema = {"name": function["name"], "input_schema": function["parameters"]}
-            tools.append(schema | ({"description": function["description"]} if function["description"] else {}))
-    messages = _messages(body.get("messages") or [], config, root)
+    config = prompt.dataset
+    messages = _messages(body.get("messages") or [], prompt, root)
     system = config.system_prompt
     if config.digest_tokens:
         earlier, messages = _current_turn(messages)
@@ -66,7 +66,7 @@ def student_request(body: dict[str, Any], config: DatasetConfig, model: str) -> 
         "model": model,
         "system": system,
         "messages": messages,
-        "tools": sorted(tools, key=lambda tool: str(tool["name"])),
+        "tools": _tools(body.get("tools") or [], prompt),
         "max_tokens": min(asked, MAX_NEW_TOKENS) if isinstance(asked, int) else MAX_NEW_TOKENS,
         "temperature": 0.0,  # as the quality gate has judged it
         "stream": False,
@@ -74,7 +74,34 @@ def student_request(body: dict[str, Any], config: DatasetConfig, model: str) -> 
     return request | {key: body[key] for key in _KEPT if key in body}
 
 
-def _messages(messages: list[Any], config: DatasetConfig, root: str | None) -> list[dict[str, Any]]:
+def _tools(offered: list[Any], prompt: StudentPrompt) -> list[dict[str, Any]]:
+    """Of the tools that the student was trained with those that are offered, as it knows them, by name."""
+    schemas = {schema["function"]["name"]: schema for schema in offered_tools(filter(_is_object, offered))}
+    if prompt.tools:
+        schemas = {name: schema for name, schema in prompt.tools.items() if name in schemas}
+    tools = []
+    for name in sorted(schemas):
+        function = schemas[name]["function"]
+        tool = {"name": name, "input_schema": function["parameters"]}
+        tools.append(tool | ({"description": function["description"]} if function["description"] else {}))
+    return tools
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _as_written(name: Any, arguments: dict[str, Any], prompt: StudentPrompt) -> dict[str, Any]:
+    """The arguments of an earlier call without those that the student does not know.
+
+    Claude Code gives calls back with defaults filled in: `replace_all` stands in every Edit, whoever wrote it.
+    """
+    schema = prompt.tools.get(name)
+    known = schema["function"]["parameters"]["properties"] if schema else {}
+    return {key: value for key, value in arguments.items() if key in known or not known}
+
+
+def _messages(messages: list[Any], prompt: StudentPrompt, root: str | None) -> list[dict[str, Any]]:
     kept: list[dict[str, Any]] = []
     for message in messages:
         role = message.get("role") if isinstance(message, dict) else None
@@ -82,7 +109,7 @@ def _messages(messages: list[Any], config: DatasetConfig, root: str | None) -> l
             continue
         content = message.get("content")
         blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content or []
-        shown = [block for block in (_block(block, config, root) for block in blocks) if block is not None]
+        shown = [block for block in (_block(block, prompt, root) for block in blocks) if block is not None]
         if shown:
             kept.append({"role": role, "content": shown})
     return kept
@@ -122,7 +149,7 @@ def _told(prompt: str, work: list[dict[str, Any]]) -> str:
     return turn_lines(prompt, deeds, "\n\n".join(answer))
 
 
-def _block(block: Any, config: DatasetConfig, root: str | None) -> dict[str, Any] | None:
+def _block(block: Any, prompt: StudentPrompt, root: str | None) -> dict[str, Any] | None:
     """One content block for the student; None for what it never sees."""
     kind = block.get("type") if isinstance(block, dict) else None
     if kind == "text":
@@ -130,14 +157,10 @@ def _block(block: Any, config: DatasetConfig, root: str | None) -> dict[str, Any
         text = "" if text.startswith(_BILLING) else to_relative(_REMINDER.sub("", text), root).strip()
         return {"type": "text", "text": text} if text else None
     if kind == "tool_use":
-        return {
-            "type": "tool_use",
-            "id": block.get("id"),
-            "name": block.get("name"),
-            "input": to_relative(block.get("input") or {}, root),
-        }
+        arguments = _as_written(block.get("name"), to_relative(block.get("input") or {}, root), prompt)
+        return {"type": "tool_use", "id": block.get("id"), "name": block.get("name"), "input": arguments}
     if kind == "tool_result":
-        text = shorten(to_relative("\n".join(_texts(block.get("content"))), root), config.max_output_chars)
+        text = shorten(to_relative("\n".join(_texts(block.get("content"))), root), prompt.dataset.max_output_chars)
         result = {"type": "tool_result", "tool_use_id": block.get("tool_use_id"), "content": text}
         return result | ({"is_error": True} if block.get("is_error") else {})
     return None
@@ -157,7 +180,7 @@ def client_reply(reply: dict[str, Any], root: str | None, model: str) -> dict[st
         if block.get("type") == "text" and block.get("text"):
             content.append({"type": "text", "text": block["text"]})
         elif block.get("type") == "tool_use":
-            fresh = f"toolu_local_{uuid.uuid4().hex[:20]}"
+            fresh = LOCAL_ID + uuid.uuid4().hex[:20]
             arguments = to_absolute(block["input"], root)
             content.append({"type": "tool_use", "id": fresh, "name": block["name"], "input": arguments})
     usage = reply.get("usage")

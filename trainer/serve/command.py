@@ -39,8 +39,8 @@ def serve(
 
     from trainer.errors import TrainerError
     from trainer.loopback import bind
+    from trainer.rollout.patient_protocol import PatientProtocol
     from trainer.serve.load import open_server
-    from trainer.serve.patient_protocol import PatientProtocol
 
     with bind(host, port) as listener:
         address, number = listener.getsockname()[:2]

@@ -1,14 +1,13 @@
 """A request of the Messages API → the conversation that the student reads, and how its turn may end.
 
 What Claude Code's preamble, tools and paths become is decided in one place for every server (rollout/student_view);
-here only the prompt and the tools that the student was trained with are put in, and the blocks become chat messages.
+here the blocks become chat messages.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -110,15 +109,15 @@ def student_prompt_ids(
     """
     try:
         root = project_root(body)
-        short = student_request(body, prompt.dataset, asked.model)
+        short = student_request(body, prompt, asked.model)
         system = body.get("system")
         known = isinstance(system, str) and system.startswith(prompt.dataset.system_prompt)
-        messages, begun = _conversation(str(system) if known else short["system"], short["messages"], prompt.tools)
+        messages, begun = _conversation(str(system) if known else short["system"], short["messages"])
     except (TypeError, AttributeError, KeyError, ValueError) as error:
         raise BadRequest(f"a tool or content block is not of the form of the Messages API ({error})") from None
     if len(messages) < 2:
         raise BadRequest("messages: no message holds text or tool results that the model can read")
-    tools = _tools(short["tools"], prompt)
+    tools = _functions(short["tools"])
     choice = asked.tool_choice or {}
     kind = choice.get("type")
     forced = ""
@@ -139,31 +138,16 @@ def student_prompt_ids(
     return Prompt(ids, forced, root, choice.get("disable_parallel_tool_use") is True)
 
 
-def _tools(offered: list[dict[str, Any]], prompt: StudentPrompt) -> list[dict[str, Any]]:
-    """The short schemas: of the trained tools those that the client offers, else what it offers."""
-    if prompt.tools:
-        names = {tool["name"] for tool in offered}
-        return [schema for name, schema in prompt.tools.items() if name in names]
+def _functions(tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Tools of the Messages API as the chat template lists them."""
     functions = (
         {"name": tool["name"], "description": tool.get("description", ""), "parameters": tool["input_schema"]}
-        for tool in offered
+        for tool in tools
     )
     return [{"type": "function", "function": function} for function in functions]
 
 
-def _as_written(call: dict[str, Any], tools: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """The arguments of an earlier call without those that the student does not know.
-
-    Claude Code gives calls back with defaults filled in: `replace_all` stands in every Edit, whoever wrote it.
-    """
-    schema = tools.get(call["name"])
-    known = schema["function"]["parameters"]["properties"] if schema else {}
-    return {name: value for name, value in call["input"].items() if name in known or not known}
-
-
-def _conversation(
-    system: str, messages: list[dict[str, Any]], tools: Mapping[str, dict[str, Any]]
-) -> tuple[list[Message], str]:
+def _conversation(system: str, messages: list[dict[str, Any]]) -> tuple[list[Message], str]:
     """Chat messages, and the beginning of the reply where the client has written it (its last message)."""
     chat: list[Message] = [{"role": "system", "content": system}]
     waiting: list[str] = []
@@ -181,7 +165,7 @@ def _conversation(
             waiting = [call["id"] for call in calls]
             message: Message = {"role": "assistant", "content": said}
             if calls:
-                functions = ({"name": c["name"], "arguments": _as_written(c, tools)} for c in calls)
+                functions = ({"name": c["name"], "arguments": c["input"]} for c in calls)
                 message["tool_calls"] = [{"type": "function", "function": function} for function in functions]
             chat.append(message)
     if waiting:

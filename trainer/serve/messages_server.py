@@ -32,7 +32,7 @@ from starlette.types import Receive, Scope, Send
 from trainer.errors import TrainerError
 from trainer.export.llama_runtime import GgufModel
 from trainer.export.student_prompt import StudentPrompt
-from trainer.rollout.gateway import STRICT_HEADER
+from trainer.rollout.student_view import STRICT_HEADER
 from trainer.serve.message_reply import PING, Ending, Reply, event, has_malformed
 from trainer.serve.message_request import (
     BadRequest,

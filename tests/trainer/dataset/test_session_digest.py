@@ -17,6 +17,7 @@ from trainer.dataset import read_dataset
 from trainer.dataset.behavioral_cloning_builder import build_dataset
 from trainer.dataset.preference_pairs import PreferencePair, build_pairs
 from trainer.dataset.session_digest import Deed, digest, trace_lines, turn_lines, with_digest
+from trainer.export.student_prompt import StudentPrompt
 from trainer.rollout.student_view import student_request
 from trainer.student.chat_format import parse, render
 
@@ -95,12 +96,12 @@ def test_training_and_service_tell_the_same(tmp_path: Path) -> None:
     messages.append({"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": "ok"}]})
     body = {"system": f"Primary working directory: {ROOT}", "messages": messages, "tools": []}
 
-    sent = student_request(body, CONFIG.dataset, "student")
+    sent = student_request(body, StudentPrompt(CONFIG.dataset), "student")
 
     assert sent["system"] == system_messages(tmp_path, [earlier, second()])[second().trace_id]
     assert [message["role"] for message in sent["messages"]] == ["user", "assistant", "user"]
     assert sent["messages"][0]["content"] == [{"type": "text", "text": "Mend the test, too"}]
-    whole = student_request(body, DatasetConfig(digest_tokens=0), "student")
+    whole = student_request(body, StudentPrompt(DatasetConfig(digest_tokens=0)), "student")
     assert (whole["system"], len(whole["messages"])) == (PROMPT, len(messages))
 
 
@@ -120,7 +121,7 @@ def test_a_call_that_the_person_interrupted_ends_its_turn_in_service() -> None:
             "content": [result(), {"type": "text", "text": "<task-notification>done</task-notification>"}],
         },
     ]
-    sent = student_request({"messages": messages}, CONFIG.dataset, "student")
+    sent = student_request({"messages": messages}, StudentPrompt(CONFIG.dataset), "student")
     assert sent["system"] == with_digest(
         PROMPT, "Earlier in this session:\n- asked: Clean up\n  ran `rm -r build` (failed)"
     )

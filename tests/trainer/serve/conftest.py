@@ -17,9 +17,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 import small_students
 
 from trainer.loopback import bind
+from trainer.rollout.patient_protocol import PatientProtocol
 from trainer.serve.load import open_server
 from trainer.serve.messages_server import MessagesServer
-from trainer.serve.patient_protocol import PatientProtocol
 
 
 @pytest.fixture(scope="session")

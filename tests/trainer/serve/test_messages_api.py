@@ -15,7 +15,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from trainer.serve import messages_server, patient_protocol
+from trainer.rollout import patient_protocol
+from trainer.serve import messages_server
 
 ROOT = "/home/dev/project"
 NOISE = "You are an interactive agent. " * 200
@@ -246,10 +247,11 @@ def test_reply_that_the_client_has_begun_is_gone_on_with(served: Any) -> None:
 
 def test_request_that_a_gateway_has_translated_stays_as_it_is(served: Any) -> None:
     from trainer.config import DatasetConfig
+    from trainer.export.student_prompt import StudentPrompt
     from trainer.rollout.student_view import student_request
 
     first = asked(WHAT)
-    outgoing = student_request(first, DatasetConfig(system_prompt="You are a coding agent."), "m")
+    outgoing = student_request(first, StudentPrompt(DatasetConfig(system_prompt="You are a coding agent.")), "m")
     assert content(served.url)[1]["input"] == {"file_path": f"{ROOT}/src/a.py"}
     reply = post(served.url, outgoing).json()
     assert reply["content"][1]["input"] == {"file_path": "src/a.py"}, "the gateway knows where the project is"
