@@ -137,7 +137,7 @@ def train_ppo(
     )
     if learner.accelerator.is_main_process:
         _export(model, result.adapter)
-        run.finish(**asdict(result) | {"adapter": str(result.adapter)})
+        run.finish(**asdict(result) | {"adapter": result.adapter.name})
     learner.accelerator.wait_for_everyone()
     return result
 

@@ -264,7 +264,7 @@ def train_sft(
     )
     run.finish(
         base=base,
-        adapter=str(folder),
+        adapter=folder.name,
         loss_first=result.loss_first,
         loss_last=result.loss_last,
         steps=result.steps,
