@@ -15,7 +15,7 @@ SHARED = ("errors", "config", "records", "run_folder", "loopback", "student")
 ORDER = ("dataset", "sft", "reward", "ppo", "export", "deploy", "evaluate", "rollout", "serve")
 REPORTERS = ("ppo", "evaluate", "rollout", "export")
 """Stages that draw reports."""
-WIRING = ("pipeline", "cli", "command", "config_docs", "terminal")
+WIRING = ("pipeline", "student_versions", "previous_version", "cli", "command", "config_docs", "terminal")
 """Modules at the top of trainer/ that know the stages, or show them."""
 
 

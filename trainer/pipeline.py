@@ -1,8 +1,9 @@
-"""The one file that knows the order of the stages: dataset → sft → ppo → held-out scores → gate → export.
+"""The one file that knows the order of the stages: dataset → sft → ppo → held-out scores → gate → export → mine → ppo …
 
 Each stage reads what the one before left on disk and writes a run folder named by the hash of everything that went
-in. Training whose run folder is complete is not run again; one that was interrupted goes on where it stopped. Building
-the dataset, scoring and exporting take seconds and are done anew.
+in. Training whose run folder is complete is not run again; one that was interrupted goes on where it stopped. So are
+versions that were judged and exported before the last one. Building the dataset, scoring and exporting the last version
+are done anew.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from claude_capture.claude_trace_schema import Trace
 from claude_capture.trace_storage import TraceStore
 from trainer.config import Config
 from trainer.errors import TrainerError
-from trainer.records import BCSample, GateReport
+from trainer.records import BCSample, GateReport, StudentScores
 from trainer.run_folder import RunFolder, content_hash, write_atomic
+from trainer.student_versions import SFT, UNTRAINED, Student, Versions
 from trainer.terminal import Stages
 
 if TYPE_CHECKING:
@@ -29,10 +31,9 @@ if TYPE_CHECKING:
     from trainer.ppo.replay_environment import Mode
     from trainer.student.episodes import Case, Environment
 
+SCORES = "scores.json"
 LiveEnvironments = Callable[[Trace], "Callable[[], Environment] | None"]
 """Gives what makes a fresh workspace with real tools for a trace's prompt, or None: then the trace is replayed."""
-
-STUDENTS = ("untrained", "sft", "ppo")
 
 
 class Road:
@@ -48,6 +49,7 @@ class Road:
         self.runs = Path(config.runs)
         self.models = Path(config.models)
         self.dataset_file = data / "datasets" / "bc_dataset.jsonl"
+        self._versions: Versions | None = None
         self._samples: list[BCSample] | None = None
         self._traces: list[Trace] | None = None
 
@@ -83,17 +85,25 @@ class Road:
         texts = [render(sample.messages, sample.tools) for sample in self.split("train")]
         return resolve_base(self.config.student, texts)
 
-    def _run(self, stage: str, *parts: Any) -> RunFolder:
-        return RunFolder(self.runs, f"{stage}-{content_hash(self.dataset_file, *parts)}", self.config)
+    @property
+    def versions(self) -> Versions:
+        """The students on this dataset and config, and where their runs are."""
+        if self._versions is None:
+            _ = self.samples
+            self._versions = Versions(self.runs, self.dataset_file, self.config)
+        return self._versions
 
-    def _sft_run(self) -> RunFolder:
-        _ = self.samples
-        return self._run("sft", self.config.student, self.config.sft)
+    def _test_run(self, student: Student) -> RunFolder:
+        parts = ["untrained" if student.kind == "untrained" else self.versions.folder(student).name, self._measured]
+        name = f"test-{student.slug}-{content_hash(self.dataset_file, self.config.student, *parts)}"
+        return RunFolder(self.runs, name, self.config)
 
-    def _ppo_run(self, mined: Path | None = None) -> RunFolder:
-        config = self.config
-        practised = [mined] if mined is not None else []
-        return self._run("ppo", config.student, config.sft, config.ppo, config.reward, *practised)
+    @property
+    def _measured(self) -> str:
+        """Hash of what a held-out score depends on beside student and prompt: scores of another one do not compare."""
+        ppo, live = self.config.ppo, "replayed" if self.live is None else "live"
+        limits = (ppo.max_turns, ppo.max_new_tokens, ppo.max_patches, ppo.patch_penalty)
+        return content_hash(self.config.reward, self.config.dataset.system_prompt, limits, live)
 
     # The stages
 
@@ -117,7 +127,7 @@ class Road:
                 workers=available_cores(),
                 progress=lambda name, done, total: stage.progress(done, total, name),
             )
-            self._samples = None
+            self._samples = self._versions = None
             stage.went_in = f"{report.traces} traces"
             stage.came_out = ", ".join(f"{facts.samples} {name}" for name, facts in report.splits.items())
             if lost := report.traces - report.used:
@@ -143,32 +153,49 @@ class Road:
         base = self.make_base()
         samples = self.split("train")
         with self.stages.stage("sft") as stage:
-            run = self._sft_run()
+            run = self.versions.run(SFT)
             if run.result is None:
+                from trainer.report.road_report import sft_page
                 from trainer.sft.sft_trainer import train_sft
 
                 train_sft(
                     samples, base, self.config, run, lambda n, total, loss: stage.progress(n, total, f"loss {loss:.3f}")
                 )
-                self._sft_report(run, len(samples))
+                sft_page(run.metrics(), run.result or {}, len(samples), self.config.student.base_model).write(
+                    run.path / "report.html"
+                )
             result = run.result
             if result is None:
                 raise TrainerError(f"{run.path}: SFT ended without a result; run the same command again")
             stage.went_in = f"{len(samples)} samples"
             stage.came_out = f"loss {result['loss_first']:.2f} → {result['loss_last']:.3f}, {result['steps']} steps"
-        return result
+        return result | {"adapter": str(run.output("adapter"))}
 
-    def ppo(self, mined: Path | None = None) -> dict[str, Any]:
-        """SFT student → PPO student; returns the run's result.
+    def ppo(self, version: int | None = None, mined: Path | None = None) -> dict[str, Any]:
+        """One version of the PPO student from the student before it; returns the run's result.
 
         Args:
-            mined: mined.jsonl of `mine`: its prompts are practised more often.
+            version: None goes on with the one that was begun, else takes the newest (see `Versions.next_for`). From
+                2 on it practises what mining finds with the student before; that is mined now where it was not.
+            mined: mined.jsonl of `mine`, practised instead.
+
+        Raises:
+            TrainerError: the version before has no finished run, or this one was begun with other prompts.
         """
-        run = self._ppo_run(mined)
-        adapter = self._sft_result()["adapter"]
+        versions = self.versions
+        student = Student("ppo", version) if version is not None else versions.next_for(mined)
+        if not versions.finished(SFT):
+            self.sft()
+        start = versions.adapter(student.before)
+        if mined is not None:
+            versions.practise(student, mined)
+        elif student.version > 1 and not versions.practised(student).exists():
+            self._mine_for(student)
+        practised = versions.practised(student)
         cases = self.cases("train", self.config.ppo.mode)
         validation = self.cases("validation")[: self.config.ppo.eval_prompts]
-        with self.stages.stage("ppo") as stage:
+        with self.stages.stage(student.slug) as stage:
+            run = versions.run(student)
             if run.result is None:
                 from trainer.ppo.adversarial_prompt_miner import read_mined, sampling_weights
                 from trainer.ppo.ppo_trainer import train_ppo
@@ -178,43 +205,48 @@ class Road:
 
                 base = self.base()
                 train_ppo(
-                    load_adapted(base, self.config.student, adapter, trainable=True),
+                    load_adapted(base, self.config.student, start, trainable=True),
                     load_tokenizer(base),
                     cases,
                     validation,
                     BehavioralRewardModel(self.config.reward),
                     self.config,
                     run,
-                    weights=sampling_weights(cases, read_mined(mined)) if mined is not None else None,
+                    weights=sampling_weights(cases, read_mined(practised)) if practised.exists() else None,
+                    **({"reference": versions.adapter(SFT)} if student.version > 1 else {}),
                     progress=lambda n, total, metrics: stage.progress(n, total, f"reward {metrics['reward']:.3f}"),
                 )
                 ppo_page(run.metrics()).write(run.path / "report.html")
             result = run.result
             if result is None:
                 raise TrainerError(f"{run.path}: PPO ended without a result; run the same command again")
-            stage.went_in = f"{len(cases)} prompts"
-            kept = (
-                "the SFT student, none was better" if result["best_update"] == 0 else f"update {result['best_update']}"
-            )
+            stage.went_in = f"{len(cases)} prompts from {student.before.slug}"
+            kept = f"update {result['best_update']}"
+            if result["best_update"] == 0:
+                kept = f"the {student.before.slug} student, none was better"
             stage.came_out = f"{result['updates']} updates, kept {kept}"
-        return result
+        return result | {"adapter": str(run.output("adapter")), "student": student.name}
 
-    def mine(self, student: str, *, samples: int, prompts: int, top: int) -> tuple[Path, Mined]:
-        """Ranks training prompts by what a student could learn from them; returns mined.jsonl and what is in it.
+    def mine(
+        self, student: Student, file: Path | None = None, *, previous: Path | None = None, **limits: int | None
+    ) -> tuple[Path, Mined]:
+        """Ranks training prompts by what a student could learn from them; returns the file and what is in it.
 
         Args:
-            samples: episodes per prompt.
-            prompts: how many prompts are looked at, evenly spread over the training split.
-            top: how many count as chosen.
+            file: where to; None is runs/mined.jsonl.
+            previous: what was mined before, so that prompts rest and are tested again; None is the file itself.
+            limits: `samples`, `prompts` or `top` where they are to differ from the config's [mining].
         """
         from trainer.ppo.adversarial_prompt_miner import mine, read_mined, write_mined
         from trainer.reward.behavioral_reward_model import BehavioralRewardModel
         from trainer.student.base_model import load_adapted, load_tokenizer
 
-        file = self.runs / "mined.jsonl"
+        file = file or self.runs / "mined.jsonl"
+        before = previous or file
+        mining = self.config.mining.model_copy(update={k: v for k, v in limits.items() if v is not None})
         cases = self.cases("train")
-        cases = cases[:: max(1, -(-len(cases) // prompts))]
-        adapter = self.adapter(student)
+        cases = cases[:: max(1, -(-len(cases) // mining.prompts))]
+        adapter = self.versions.adapter(student)
         with self.stages.stage("mine") as stage:
             base = self.base()
             found = mine(
@@ -222,37 +254,23 @@ class Road:
                 load_tokenizer(base),
                 cases,
                 BehavioralRewardModel(self.config.reward),
-                samples=samples,
+                samples=mining.samples,
                 max_turns=self.config.ppo.max_turns,
                 max_new_tokens=self.config.ppo.max_new_tokens,
                 temperature=self.config.ppo.temperature,
                 seed=self.config.student.seed,
-                top=top,
-                previous=read_mined(file) if file.exists() else (),
+                top=mining.top,
+                previous=read_mined(before) if before.exists() else (),
             )
             write_mined(file, found)
-            stage.went_in = f"{len(cases)} prompts × {samples}"
+            stage.went_in = f"{len(cases)} prompts × {mining.samples}, {student.slug}"
             stage.came_out = f"{sum(prompt.round == found.round for prompt in found.prompts)} worth practising"
         return file, found
 
-    def _sft_result(self) -> dict[str, Any]:
-        return self._sft_run().result or self.sft()
-
-    def adapter(self, student: str) -> Path | None:
-        """Folder of a student's adapter; None for the untrained one.
-
-        Raises:
-            TrainerError: it was not trained yet. Who only wants to judge a student does not train one by accident.
-        """
-        if student == "untrained":
-            return None
-        run = self._sft_run() if student == "sft" else self._ppo_run()
-        if run.result is None:
-            raise TrainerError(
-                f"{run.path}: no finished {student} run on this config and dataset; run `claude-trainer {student}` "
-                "with the same --config and --data first (the demo's are in its folder's config.toml)"
-            )
-        return run.path / "adapter"
+    def _mine_for(self, student: Student) -> None:
+        """What a version practises: mined with the student before it, whose own prompts rest for a while."""
+        self.versions.run(student)
+        self.mine(student.before, self.versions.practised(student), previous=self.versions.practised(student.before))
 
     def cases(self, split: str, mode: Mode = "semi_online") -> list[Case]:
         """The prompts of a split: live where there is a workspace (held-out prompts only), else replayed."""
@@ -266,8 +284,21 @@ class Road:
         made = ((case, self.live(case.references[0])) for case in cases)
         return [replace(case, make_environment=live) if live is not None else case for case, live in made]
 
-    def heldout(self, student: str) -> Heldout:
+    def heldout(self, student: Student) -> Heldout:
         """Lets a student work on every held-out prompt and scores it; traces and scores go to a run folder."""
+        from trainer.ppo.heldout import write_scores
+
+        heldout = self._score(student.slug, self.base(), self.versions.adapter(student))
+        run = self._test_run(student)
+        lines = (row.trace.model_dump_json() for row in heldout.rows)
+        write_atomic(run.path / "traces.jsonl", "".join(f"{line}\n" for line in lines))
+        breakdowns = (breakdown.model_dump_json() for breakdown in heldout.breakdowns)
+        write_atomic(run.path / "scores.jsonl", "".join(f"{line}\n" for line in breakdowns))
+        write_scores(run.path / SCORES, heldout.scores(student.name, self._measured))
+        run.finish(**heldout.summary.model_dump())
+        return heldout
+
+    def _score(self, name: str, base: str, adapter: Path | None) -> Heldout:
         from trainer.ppo.heldout import score_cases
         from trainer.reward.behavioral_reward_model import BehavioralRewardModel
         from trainer.student.base_model import load_adapted, load_tokenizer
@@ -275,9 +306,7 @@ class Road:
         cases = self.cases("test")
         if not cases:
             raise TrainerError("no held-out prompts: set dataset.test_fraction or dataset.test_projects")
-        adapter = self.adapter(student)
-        with self.stages.stage(f"test {student}") as stage:
-            base = self.base()
+        with self.stages.stage(f"test {name}") as stage:
             heldout = score_cases(
                 load_adapted(base, self.config.student, adapter),
                 load_tokenizer(base),
@@ -285,22 +314,9 @@ class Road:
                 BehavioralRewardModel(self.config.reward),
                 max_turns=self.config.ppo.max_turns,
                 max_new_tokens=self.config.ppo.max_new_tokens,
-                student=student,
+                student=name,
             )
             summary = heldout.summary
-            run = self._run(
-                f"test-{student}",
-                self.config.student,
-                self.config.sft,
-                self.config.ppo,
-                self.config.reward,
-                "replayed" if self.live is None else "live",
-            )
-            lines = (row.trace.model_dump_json() for row in heldout.rows)
-            write_atomic(run.path / "traces.jsonl", "".join(f"{line}\n" for line in lines))
-            scores = (breakdown.model_dump_json() for breakdown in heldout.breakdowns)
-            write_atomic(run.path / "scores.jsonl", "".join(f"{line}\n" for line in scores))
-            run.finish(**summary.model_dump())
             stage.went_in = f"{summary.n} prompts"
             stage.came_out = (
                 f"reward {summary.reward:.3f} [{summary.ci_low:.3f}, {summary.ci_high:.3f}], "
@@ -308,72 +324,126 @@ class Road:
             )
         return heldout
 
-    def gate(self, heldout: Heldout) -> GateReport:
-        """May this student go on?"""
+    def gate(self, student: Student, heldout: Heldout) -> GateReport:
+        """May this student go on? gate.json and gate.html go to its run folder, and to `runs` as the newest."""
         from trainer.ppo.quality_gate import judge
+        from trainer.ppo.report_pages import write_gate_report
+        from trainer.reward.behavioral_reward_model import BehavioralRewardModel
+        from trainer.reward.reference_range import reference_range
 
-        report = judge(heldout.breakdowns, self.config.gate)
-        write_atomic(self.runs / "gate.json", report.model_dump_json(indent=1) + "\n", 0o644)
+        report = judge(
+            heldout.breakdowns,
+            self.config.gate,
+            student=student.name,
+            workflows=heldout.workflows,
+            previous=self._previous(student),
+            between=reference_range(heldout.references, BehavioralRewardModel(self.config.reward)),
+        )
+        untrained = student.kind == "untrained"
+        for folder in (self._test_run(student).path if untrained else self.versions.folder(student), self.runs):
+            write_gate_report(folder, report, heldout)
         return report
 
-    def export(
-        self, student: str, gate: GateReport | None = None, *, name: str | None = None, parent: str | None = None
-    ) -> tuple[ReleaseReport, ExportParity]:
-        """Adapter → GGUF files, examined, compared with transformers on held-out prompts, registered.
+    def _previous(self, student: Student) -> StudentScores | None:
+        """Held-out scores of the version that this one is compared with; None for who has none before."""
+        from trainer.ppo.heldout import read_scores
+        from trainer.previous_version import previous_model, scores_kept
 
-        A student that passed the gate becomes the registry's current model, which `deploy` takes.
+        if student.kind != "ppo":
+            return None
+        entry = previous_model(self.models, student, self.versions.adapter(student))
+        if entry is None:
+            return read_scores(self._test_run(SFT).path / SCORES) or self.heldout(SFT).scores(SFT.name, self._measured)
+        kept = scores_kept(self.models, entry.name)
+        prompts = {case.trace_id for case in self.cases("test")}
+        if kept and kept.measured == self._measured and prompts <= {score.trace_id for score in kept.scores}:
+            return kept
+        if entry.base and entry.adapter and Path(entry.adapter).is_dir():  # other prompts or another reward by now
+            return self._score(entry.name, entry.base, Path(entry.adapter)).scores(entry.name, self._measured)
+        return StudentScores(student=entry.name, measured=self._measured, scores=[])
 
-        Args:
-            name: model name, e.g. llama-claude-ppo-v2; None takes version 1 of the student's kind.
-            parent: registry name of the model that this one continues.
+    def export(self, student: Student, gate: GateReport | None = None) -> ReleaseReport:
+        """Adapter → GGUF files, examined and registered, with the held-out scores beside them.
+
+        A student that passed the gate becomes the registry's current model, which `deploy` takes; SFT's only where
+        none is.
         """
-        from trainer.export.parity import export_parity
         from trainer.export.registry import Registry
         from trainer.export.release import provenance_of, release
-        from trainer.student.chat_format import render
+        from trainer.ppo.heldout import read_scores
+        from trainer.previous_version import keep_scores
 
-        if name is None:
-            name = "llama-claude-bc-v1" if student == "sft" else "llama-claude-ppo-v1"
-        with self.stages.stage("export") as stage:
-            base = self.base()
+        with self.stages.stage(f"export {student.slug}") as stage:
             provenance = provenance_of(
                 self.dataset_file,
                 self.samples,
                 self.config.dataset,
                 base_model=self.config.student.base_model,
-                parent=parent,
+                parent=student.before.name if student.kind == "ppo" else None,
             )
             made = release(
-                base, self.adapter(student), self.models, name, self.config.export, provenance=provenance, gate=gate
+                self.base(),
+                self.versions.adapter(student),
+                self.models,
+                student.name,
+                self.config.export,
+                provenance=provenance,
+                gate=gate,
             )
             if made.entry is None:
                 raise TrainerError(
                     f"{made.export.quantized.path}: not registered, the doctor found {made.doctor.failures()[0]}; "
                     f"`claude-trainer doctor {made.export.quantized.path}` says what to do"
                 )
-            if gate is not None and gate.passed:
-                Registry(self.models).promote(name)
+            if scores := read_scores(self._test_run(student).path / SCORES):
+                keep_scores(self.models, scores)
+            registry = Registry(self.models)
+            if gate is not None and gate.passed and (student.kind == "ppo" or registry.read().current is None):
+                registry.promote(student.name)
+            stage.went_in = f"{student.slug} student"
+            stage.came_out = f"{Path(made.export.quantized.path).name}, {made.export.quantized.bytes / 1e6:,.1f} MB"
+        return made
+
+    def parity(self, made: ReleaseReport) -> ExportParity:
+        """The exported files against transformers on held-out prompts."""
+        from trainer.export.parity import export_parity
+        from trainer.student.chat_format import render
+
+        with self.stages.stage("parity") as stage:
             texts = [render(sample.messages, sample.tools) for sample in self.split("test")[:40]]
             parity = export_parity(made.export, texts)
-            stage.went_in = f"{student} student"
+            stage.went_in = f"{len(texts)} conversations"
             stage.came_out = (
                 f"f16 {parity.plain.argmax_agreement:.2%}, {self.config.export.quantization} "
                 f"{parity.quantized.argmax_agreement:.2%} argmax agreement"
             )
-        return made, parity
+        return parity
 
     def train(self) -> dict[str, Any]:
         """All of it: what `claude-trainer train` does. Returns a summary of plain values."""
+        from trainer.ppo.heldout import read_heldout
+        from trainer.report.road_report import write_road_report
+
         report = self.dataset()
         sft = self.sft()
-        self.ppo()
-        heldout = {student: self.heldout(student) for student in STUDENTS}
-        gate = self.gate(heldout["ppo"])
-        made, parity = self.export("ppo", gate)
-        summary = {
+        self.heldout(UNTRAINED)
+        self._settle(SFT)
+        last = Student("ppo", self.config.ppo.iterations)
+        for version in range(1, last.version):
+            self.ppo(version)
+            self._settle(Student("ppo", version))
+        self.ppo(last.version)
+        heldout = self.heldout(last)
+        gate = self.gate(last, heldout)
+        made = self.export(last, gate)
+        parity = self.parity(made)
+        students = {"untrained": UNTRAINED, "sft": SFT}
+        students |= {f"ppo-v{version}": Student("ppo", version) for version in range(1, last.version)}
+        scored = {name: read_heldout(self._test_run(one).path) for name, one in (students | {"ppo": last}).items()}
+        summary: dict[str, Any] = {
             "samples": {name: facts.samples for name, facts in report.splits.items()},
             "sft": {"loss_first": sft["loss_first"], "loss_last": sft["loss_last"]},
-            "heldout": {student: row.summary.model_dump() for student, row in heldout.items()},
+            "heldout": {student: row.model_dump() for student, (row, _) in scored.items()},
             "gate": {"passed": gate.passed, "verdict": gate.verdict, "reasons": gate.reasons},
             "gguf": {
                 "path": made.export.quantized.path,
@@ -384,35 +454,27 @@ class Road:
             },
             "seconds": self.stages.seconds,
         }
-        self._report(heldout, gate, summary)
-        return summary
-
-    def _sft_report(self, run: RunFolder, samples: int) -> None:
-        """Writes the SFT run's own report.html."""
-        from trainer.report.page import Page
-        from trainer.report.road_report import loss_figure
-
-        page = Page("Supervised fine-tuning", f"{samples} samples on base {self.config.student.base_model}")
-        loss_figure(page, run.metrics())
-        page.figures({name: value for name, value in (run.result or {}).items() if name not in ("base", "adapter")})
-        page.write(run.path / "report.html")
-
-    def _report(self, heldout: dict[str, Heldout], gate: GateReport, summary: dict[str, Any]) -> None:
-        """Writes report.html beside the run folders."""
-        from trainer.report.road_report import write_road_report
-
         write_road_report(
             self.runs / "report.html",
             title=f"From {summary['samples'].get('train', 0)} recorded sessions to a model",
             subtitle=f"base {self.config.student.base_model}, dataset {content_hash(self.dataset_file)}",
-            sft_metrics=self._sft_run().metrics(),
-            ppo_metrics=self._ppo_run().metrics(),
-            scored={student: row.breakdowns for student, row in heldout.items()},
-            pairs=[(row.case.references[0], row.trace) for row in heldout["ppo"].rows],
+            sft_metrics=self.versions.run(SFT).metrics(),
+            ppo_metrics=self.versions.run(last).metrics(),
+            scored={student: breakdowns for student, (_, breakdowns) in scored.items()},
+            pairs=[(row.case.references[0], row.trace) for row in heldout.rows],
             gate=gate,
             summary=summary,
             stages=[(s.name, s.went_in, s.came_out, s.seconds) for s in self.stages.done],
         )
+        return summary
+
+    def _settle(self, student: Student) -> None:
+        """Scores, judges and exports a student, unless all of that was done."""
+        from trainer.previous_version import is_exported
+
+        judged = (self.versions.folder(student) / "gate.json").exists() and self._test_run(student).result is not None
+        if not (judged and is_exported(self.models, student, self.versions.adapter(student))):
+            self.export(student, self.gate(student, self.heldout(student)))
 
 
 def write_summary(path: Path, summary: dict[str, Any]) -> None:

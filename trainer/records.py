@@ -133,8 +133,6 @@ class StudentScores(Record):
     schema_version: int = Field(default=SCHEMA_VERSION, description="Version of this schema")
     student: str = Field(description="Its name, e.g. llama-claude-ppo-v1")
     measured: str = Field(description="Hash of everything that a score depends on beside student and prompt")
-    base: str = Field(description="Folder or hub id of its base")
-    adapter: str | None = Field(default=None, description="Folder of its adapter when it was scored")
     scores: list[PromptScore] = Field(description="One per held-out prompt")
 
 

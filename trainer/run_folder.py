@@ -122,6 +122,17 @@ class RunFolder:
         file = self.path / "result.json"
         return json.loads(file.read_text("utf-8")) if file.exists() else None
 
+    def output(self, name: str) -> Path:
+        """Folder or file in this folder that the result names, e.g. `adapter`.
+
+        It is stored relative to this folder, so that the folder can be moved; old results named it from the working
+        directory, and its last part lies here all the same.
+
+        Raises:
+            KeyError: the run has not ended, or its result does not name it.
+        """
+        return self.path / Path((self.result or {})[name]).name
+
     def finish(self, **result: Any) -> None:
         """Marks the run as ended."""
         self._describe()

@@ -42,6 +42,8 @@ def test_judging_a_student_that_was_never_trained_is_an_error_and_no_training(ro
     road.dataset()
     for student in ("sft", "ppo"):
         with pytest.raises(TrainerError, match=f"no finished {student} run .*`claude-trainer {student}`"):
-            road.adapter(student)
-    assert road.adapter("untrained") is None
+            road.versions.adapter(road.versions.find(student))
+    with pytest.raises(TrainerError, match=r"`claude-trainer ppo --version 2`"):
+        road.versions.adapter(road.versions.find("ppo", 2))
+    assert road.versions.adapter(road.versions.find("untrained")) is None
     assert not list(road.runs.glob("*/result.json"))

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from trainer.pipeline import Road
 
 STUDENTS = ("untrained", "sft", "ppo")
+version_option = click.option(
+    "--version", type=click.IntRange(1), help="Version of the ppo student; default: the newest finished one."
+)
 
 
 def _road(config_path: str | None, data: str | None) -> Road:
@@ -26,39 +29,56 @@ def _road(config_path: str | None, data: str | None) -> Road:
 @click.command()
 @click.option("--config", "config_path", type=click.Path(), help="TOML file; see configs/.")
 @click.option("--data", type=click.Path(), help="Data root; holds datasets/bc_dataset.jsonl.")
-@click.option("--mined", type=click.Path(path_type=Path), help="mined.jsonl: practise what `mine` found more often.")
+@click.option("--version", type=click.IntRange(1), help="Which one to train; default: the one begun, else the newest.")
+@click.option(
+    "--mined",
+    type=click.Path(path_type=Path),
+    help="mined.jsonl: the next version practises what `mine` found more often.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def ppo(config_path: str | None, data: str | None, mined: Path | None, as_json: bool) -> None:
-    """PPO against the behavioural reward; continues where an earlier run was stopped."""
+def ppo(config_path: str | None, data: str | None, version: int | None, mined: Path | None, as_json: bool) -> None:
+    """PPO against the behavioural reward; continues where an earlier run was stopped.
+
+    Version 1 starts from the SFT student, version N from version N-1.
+    """
     import json
 
     road = _road(config_path, data)
-    result = road.ppo(mined)
+    result = road.ppo(version, mined)
     if as_json:
         click.echo(json.dumps(result))
         return
     scores = ""
     if result["start_score"] is not None:
         scores = f" (validation reward {result['start_score']:.3f} → {result['best_score']:.3f})"
-    click.echo(f"adapter: {result['adapter']}, of update {result['best_update']}{scores}")
+    click.echo(f"{result['student']}: {result['adapter']}, of update {result['best_update']}{scores}")
 
 
 @click.command()
 @click.option("--config", "config_path", type=click.Path(), help="TOML file; see configs/.")
 @click.option("--data", type=click.Path(), help="Data root; holds datasets/bc_dataset.jsonl.")
 @click.option("--student", type=click.Choice(STUDENTS[1:]), default="sft", show_default=True, help="Whose prompts.")
-@click.option("--samples", type=click.IntRange(2), default=4, show_default=True, help="Episodes per prompt.")
-@click.option("--prompts", type=click.IntRange(1), default=200, show_default=True, help="Training prompts looked at.")
-@click.option("--top", type=click.IntRange(1), default=50, show_default=True, help="Prompts that count as chosen.")
+@version_option
+@click.option("--samples", type=click.IntRange(2), help="Episodes per prompt; default: the config's [mining].")
+@click.option("--prompts", type=click.IntRange(1), help="Training prompts looked at; default: the config's.")
+@click.option("--top", type=click.IntRange(1), help="Prompts that count as chosen; default: the config's.")
 @click.option("--json", "as_json", is_flag=True, help="Print the chosen prompts as JSON.")
 def mine(
-    config_path: str | None, data: str | None, student: str, samples: int, prompts: int, top: int, as_json: bool
+    config_path: str | None,
+    data: str | None,
+    student: str,
+    version: int | None,
+    samples: int | None,
+    prompts: int | None,
+    top: int | None,
+    as_json: bool,
 ) -> None:
     """Find training prompts where the student diverges and could learn; writes mined.jsonl with the reasons."""
     import json
 
     road = _road(config_path, data)
-    path, found = road.mine(student, samples=samples, prompts=prompts, top=top)
+    chosen_student = road.versions.find(student, version)
+    path, found = road.mine(chosen_student, samples=samples, prompts=prompts, top=top)
     chosen = [prompt for prompt in found.prompts if prompt.round == found.round]
     if as_json:
         click.echo(json.dumps([prompt.model_dump(mode="json") for prompt in chosen]))
@@ -72,29 +92,31 @@ def mine(
 @click.option("--config", "config_path", type=click.Path(), help="TOML file; see configs/.")
 @click.option("--data", type=click.Path(), help="Data root; holds datasets/bc_dataset.jsonl.")
 @click.option("--student", type=click.Choice(STUDENTS), default="ppo", show_default=True, help="Who is judged.")
+@version_option
 @click.option("--json", "as_json", is_flag=True, help="Print the gate report as JSON.")
 @click.pass_context
-def gate(context: click.Context, config_path: str | None, data: str | None, student: str, as_json: bool) -> None:
-    """Judge a student on the held-out prompts; writes gate.json and gate.html. Exit status 1 unless it passes."""
-    from trainer.ppo.heldout import prompt_blind_floor
-    from trainer.ppo.report_pages import write_gate_report
-    from trainer.reward.behavioral_reward_model import BehavioralRewardModel
-    from trainer.reward.reference_range import reference_range
+def gate(
+    context: click.Context,
+    config_path: str | None,
+    data: str | None,
+    student: str,
+    version: int | None,
+    as_json: bool,
+) -> None:
+    """Judge a student on the held-out prompts; writes gate.json and gate.html. Exit status 1 unless it passes.
+
+    A ppo student is also compared with the version before: the registry's current model, else the SFT student.
+    """
+    from trainer.ppo.report_pages import next_steps, verdict_sentence
 
     road = _road(config_path, data)
-    heldout = road.heldout(student)
-    report = road.gate(heldout)
-    model = BehavioralRewardModel(road.config.reward)
-    floor = prompt_blind_floor([row.case for row in heldout.rows], model)
-    between = reference_range([row.case.references for row in heldout.rows], model).lines()
-    _, page = write_gate_report(road.runs, report, heldout, student, floor, between)
+    judged = road.versions.find(student, version)
+    report = road.gate(judged, road.heldout(judged))
     if as_json:
         click.echo(report.model_dump_json())
     else:
-        click.echo(report.verdict)
-        for reason in report.reasons:
-            click.echo(f"  {reason}")
-        for line in between:
+        click.echo(verdict_sentence(report))
+        for line in (*report.reasons, *next_steps(report)):
             click.echo(f"  {line}")
-        click.echo(f"report: {page}")
+        click.echo(f"report: {road.runs / 'gate.html'}")
     context.exit(0 if report.passed else 1)

@@ -1,19 +1,21 @@
-"""How good is a student on prompts it has never seen? Greedy episodes, scored, with intervals and a floor."""
+"""How good is a student on prompts it has never seen? Greedy episodes, scored, with intervals."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
 from claude_capture.claude_trace_schema import Record, Trace
+from trainer.errors import TrainerError
 from trainer.ppo.replay_environment import Coverage
 from trainer.ppo.rollout_buffer import Reward, Rollout, collect
-from trainer.records import RewardBreakdown, similarity
-from trainer.report.statistics import Interval, mean_interval
+from trainer.records import PromptScore, RewardBreakdown, StudentScores, similarity
+from trainer.report.statistics import mean_interval
+from trainer.run_folder import write_atomic
 from trainer.student.episodes import Case
 
 COMPONENTS = ("constraints", "tool_use", "self_correction", "outcome", "depth")
@@ -47,6 +49,30 @@ class Heldout:
     def breakdowns(self) -> list[RewardBreakdown]:
         """One per prompt, in order: what the gate judges."""
         return [row.breakdown for row in self.rows]
+
+    @property
+    def workflows(self) -> dict[str, str]:
+        """trace_id → type of work."""
+        return {row.case.trace_id: row.case.workflow_type for row in self.rows}
+
+    @property
+    def references(self) -> list[tuple[Trace, ...]]:
+        """The teacher's traces by prompt, each prompt once, however many of its runs are cases."""
+        groups = {frozenset(trace.trace_id for trace in row.case.references): row.case.references for row in self.rows}
+        return list(groups.values())
+
+    def scores(self, student: str, measured: str) -> StudentScores:
+        """What a later version is compared with.
+
+        Args:
+            student: name of the student.
+            measured: hash of everything that a score depends on beside student and prompt.
+        """
+        scores = [
+            PromptScore(trace_id=row.case.trace_id, workflow_type=row.case.workflow_type, total=row.breakdown.total)
+            for row in self.rows
+        ]
+        return StudentScores(student=student, measured=measured, scores=scores)
 
 
 def score_cases(
@@ -109,27 +135,28 @@ def _mean_component(breakdowns: Sequence[RewardBreakdown], name: str) -> float |
     return sum(values) / len(values) if values else None
 
 
-def prompt_blind_floor(cases: Sequence[Case], reward: Reward) -> Interval:
-    """What a policy earns that does not read the prompt: always the same calls and answer, the commonest ones.
+def write_scores(path: Path, scores: StudentScores) -> Path:
+    """Writes a student's scores; returns the path."""
+    write_atomic(path, scores.model_dump_json(indent=1) + "\n")
+    return path
 
-    It replays the first reference whose tool sequence is the most frequent of all; where that is the prompt's own
-    reference, the next one of the same sequence (a prompt without another one is left out).
+
+def read_scores(path: Path) -> StudentScores | None:
+    """A student's scores; None where there are none.
 
     Raises:
-        TrainerError: no prompt is left.
+        TrainerError: the file is not one of ours.
     """
-    first = [case.references[0] for case in cases if case.references]
-    sequence = Counter(_tools(trace) for trace in first).most_common(1)
-    constant = [trace for trace in first if sequence and _tools(trace) == sequence[0][0]][:2]
-    totals = []
-    for case in cases:
-        own = {trace.trace_id for trace in case.references}
-        answer = next((trace for trace in constant if trace.trace_id not in own), None)
-        if answer is not None and case.references:
-            prompt = {"trace_id": case.trace_id, "user_prompt": case.references[0].user_prompt}
-            totals.append(reward.score(answer.model_copy(update=prompt), case.references).total)
-    return mean_interval(totals, method="t", bounds=(-1.0, 1.0))
+    try:
+        return StudentScores.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise TrainerError(f"{path}: not a student's scores ({str(error).splitlines()[0]}); delete it") from None
 
 
-def _tools(trace: Trace) -> tuple[str, ...]:
-    return tuple(call.tool for call in trace.tool_calls)
+def read_heldout(folder: Path) -> tuple[HeldoutSummary, list[RewardBreakdown]]:
+    """What `Road.heldout` left in a run folder: the summary, and one breakdown per prompt."""
+    summary = HeldoutSummary.model_validate_json((folder / "result.json").read_bytes())
+    lines = (folder / "scores.jsonl").read_bytes().splitlines()
+    return summary, [RewardBreakdown.model_validate_json(line) for line in lines]

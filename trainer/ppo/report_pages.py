@@ -2,75 +2,158 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer.ppo.heldout import Heldout, summarise
-from trainer.ppo.rollout_buffer import Rollout
+from trainer.ppo.heldout import Heldout
+from trainer.ppo.quality_gate import more_words
 from trainer.records import GateReport
 from trainer.report.page import Page
-from trainer.report.plots import bar_chart, line_chart
-from trainer.report.statistics import Interval
+from trainer.report.plots import interval_chart, line_chart
+from trainer.run_folder import write_atomic
 
-SHOWN_LOSSES = 8
+SHOWN_LOSSES = 6
+WORDS = {"PASS": "held", "FAIL": "worse", "INCONCLUSIVE": "open"}
+"""Verdict on a type of work, in the table's words."""
 
 
-def gate_page(gate: GateReport, heldout: Heldout, student: str, floor: Interval, between: Sequence[str] = ()) -> Page:
-    """One page: the verdict, the three thresholds, where points were lost, and what the figures mean.
+def verdict_sentence(gate: GateReport) -> str:
+    """The verdict in one sentence."""
+    who = gate.student or "the student"
+    failed = [measure.name for measure in gate.measures if measure.verdict == "FAIL"]
+    worse = [row.workflow for row in gate.workflows if row.verdict == "FAIL"]
+    if gate.verdict == "PASS":
+        text = "reward, alignment and constraints are proven to reach what is wanted"
+        if gate.previous:
+            text += f", and no type of work became worse than with {gate.previous}"
+        return f"PASS: {who} may go on: {text}."
+    if gate.verdict == "FAIL":
+        faults = [f"{' and '.join(failed)} below what is wanted"] if failed else []
+        faults += [f"{' and '.join(worse)} became worse than with {gate.previous}"] if worse else []
+        return f"FAIL: {who} may not go on: {'; '.join(faults)}."
+    return f"INCONCLUSIVE: {gate.n} held-out prompts cannot tell whether {who} may go on."
 
-    Args:
-        floor: what a policy earns that does not read the prompt (`prompt_blind_floor`).
-        between: floor and ceiling of reward and alignment in words (`ReferenceRange.lines`).
-    """
-    summary = heldout.summary
-    page = Page(f"Quality gate: {student}", f"{gate.n} held-out prompts, answered once each, greedily")
-    page.verdict(gate.verdict, {"PASS": True, "FAIL": False}.get(gate.verdict), gate.reasons)
-    page.figures(
-        {
-            "mean reward, of −1 to 1": summary.reward,
-            "exact tool sequences": f"{summary.exact_sequences:.0%}",
-            "prompt-blind floor": floor.mean,
-        }
+
+def next_steps(gate: GateReport) -> list[str]:
+    """What a person can do now, most useful first; commands stand between backticks."""
+    if gate.verdict == "PASS":
+        name = f" {gate.student}" if gate.student else ""
+        return [
+            f"Put it into service: `claude-trainer deploy{name}`.",
+            "Ask people: the blind test (`claude-trainer blind-test create`) shows whether they can tell it apart.",
+        ]
+    steps = [
+        f"{row.workflow} lost {-row.difference:.2f}: read its episodes in `traces.jsonl` of the test run; record more "
+        "sessions of that kind, or keep the student closer with a higher `ppo.kl_coefficient`."
+        for row in gate.workflows
+        if row.verdict == "FAIL"
+    ]
+    if any(measure.verdict == "FAIL" for measure in gate.measures):
+        steps.append(
+            "Practise more: `claude-trainer mine`, then `claude-trainer ppo --mined runs/mined.jsonl` makes the next "
+            "version; where the lost points below are tools or arguments, more recorded sessions help more."
+        )
+    needed = [
+        f"{name} {more_words(more)}"
+        for name, verdict, more in [
+            *((f"{m.name}:", m.verdict, m.more_prompts) for m in gate.measures),
+            *((f"{row.workflow}:", row.verdict, row.more_prompts) for row in gate.workflows),
+        ]
+        if verdict == "INCONCLUSIVE"
+    ]
+    if needed:
+        steps.append(
+            f"Hold out more prompts ({'; '.join(needed)}): record more sessions or raise `dataset.test_fraction`, "
+            "then `claude-trainer train` again."
+        )
+    return steps or ["Hold out more prompts: record more sessions or raise `dataset.test_fraction`."]
+
+
+def gate_page(gate: GateReport, heldout: Heldout) -> Page:
+    """One page for who decides: the verdict, three figures against what is wanted, each type of work, what to do."""
+    page = Page(
+        f"Quality gate: {gate.student or 'student'}",
+        f"{gate.n} held-out prompts, answered once each, greedily"
+        + (f"; compared with {gate.previous} on the same prompts" if gate.previous else ""),
     )
+    page.verdict(verdict_sentence(gate), {"PASS": True, "FAIL": False}.get(gate.verdict))
+    shown = [measure for measure in gate.measures if measure.n]
+    if shown:
+        page.figure(
+            "Measured on prompts the student has never seen, with 95 % intervals. Wanted: the whole interval right of "
+            "the stroke. The floor is what answering without reading the prompt earns"
+            + (", the ceiling what the teacher earns against itself." if gate.ceiling else "."),
+            interval_chart(
+                {f"{m.name} (n = {m.n})": (m.mean, m.low, m.high) for m in shown},
+                "reward in [−1, 1]; alignment and constraints in [0, 1]",
+                wanted={f"{m.name} (n = {m.n})": m.threshold for m in shown},
+                marks=_marks(gate),
+            ),
+        )
     page.table(
-        ["threshold", "wanted", "measured", "95 % interval", "prompts", "verdict"],
-        [[m.name, m.threshold, m.mean, f"{m.low:.3f} to {m.high:.3f}", m.n, m.verdict] for m in gate.measures],
+        ["figure", "measured", "95 % interval", "wanted", "floor", "ceiling", "verdict"],
+        [
+            [m.name, m.mean, f"{m.low:.3f} to {m.high:.3f}", m.threshold, *_range(gate, m.name), m.verdict]
+            for m in shown
+        ],
     )
-    groups = _by_workflow(heldout.rows)
-    page.figure(
-        "Mean reward by workflow type, with 95 % intervals",
-        bar_chart(
-            list(groups),
-            {student: [group.summary.reward for group in groups.values()]},
-            {student: [(group.summary.ci_low, group.summary.ci_high) for group in groups.values()]},
-            ylabel="reward",
-            limits=(-1.1, 1.2),
-            lines={"wanted": gate.measures[0].threshold} if gate.measures else None,
-        ),
-    )
-    losses = Counter(line.split(":")[0] for row in heldout.rows for line in row.breakdown.explanation)
+    if gate.workflows:
+        page.text(f"## Each type of work against {gate.previous}")
+        page.table(
+            ["work", "prompts", "before", "now", "difference", "interval", ""],
+            [
+                [
+                    row.workflow,
+                    row.n,
+                    row.previous,
+                    row.mean,
+                    f"{row.difference:+.3f}".replace("-", "−"),
+                    f"{row.low:+.3f} to {row.high:+.3f}".replace("-", "−"),
+                    WORDS[row.verdict],
+                ]
+                for row in gate.workflows
+            ],
+            f"Mean reward on the same prompts. A loss up to {gate.tolerance:.2f} is tolerated; the intervals hold "
+            "together with 95 %.",
+        )
+    page.text("## What to do next\n" + "\n".join(f"- {step}" for step in next_steps(gate)))
+    losses = Counter(line.split(":")[0].split(" (")[0] for row in heldout.rows for line in row.breakdown.explanation)
     if losses:
-        page.table(["where points were lost", "episodes"], [list(item) for item in losses.most_common(SHOWN_LOSSES)])
+        page.text("## Where points were lost")
+        page.table(["reason", "episodes"], [list(item) for item in losses.most_common(SHOWN_LOSSES)])
     page.text(
         "## How to read this\n"
-        "- Every component is 2s − 1 for a similarity s between 0 and 1 to what the teacher did; the reward is their "
-        "weighted mean. Alignment and constraints are given as s.\n"
-        "- PASS needs the lower end of each interval above its threshold; a mean above with a lower end below is "
-        "INCONCLUSIVE: more prompts can tell, the student may still be good enough.\n"
-        f"- The prompt-blind floor is what always answering with the commonest session earns: {floor}.\n"
-        + "".join(f"- {line}\n" for line in between)
+        "- The reward is the weighted mean of five components, each 2s − 1 for a similarity s between 0 and 1 to what "
+        "the teacher did. Alignment (of tool use) and constraints are given as s.\n"
+        "- PASS needs proof: the lower end of each interval reaches what is wanted. A mean above with a lower end "
+        "below is INCONCLUSIVE: more prompts can tell.\n"
+        "- A type of work counts as worse where its whole interval lies below 0 and the loss exceeds what is "
+        "tolerated; as held where the interval stays above minus that; else it is open.\n"
+        + ("" if gate.ceiling else "- No prompt was run twice by the teacher, so there is no ceiling.\n")
         + f"- {_coverage(heldout)}"
     )
     return page
 
 
-def _by_workflow(rows: Sequence[Rollout]) -> Mapping[str, Heldout]:
-    groups: dict[str, list[Rollout]] = defaultdict(list)
-    for row in rows:
-        groups[row.case.workflow_type].append(row)
-    return {f"{name} ({len(group)})": Heldout(group, summarise(group)) for name, group in sorted(groups.items())}
+def _marks(gate: GateReport) -> dict[str, dict[str, float]]:
+    """Floor and ceiling of the figures that have them, for the plot."""
+    found: dict[str, dict[str, float]] = {"floor": {}, "ceiling": {}}
+    for measure in gate.measures:
+        if measure.n:
+            for mark, value in zip(("floor", "ceiling"), _range(gate, measure.name), strict=True):
+                if value is not None:
+                    found[mark][f"{measure.name} (n = {measure.n})"] = value
+    return {mark: values for mark, values in found.items() if values}
+
+
+def _range(gate: GateReport, name: str) -> tuple[float | None, float | None]:
+    """Floor and ceiling of a figure, None where they are not known."""
+    if name not in ("reward", "alignment"):
+        return None, None
+    floor, ceiling = (getattr(end, name) if end is not None else None for end in (gate.floor, gate.ceiling))
+    return floor, ceiling
 
 
 def _coverage(heldout: Heldout) -> str:
@@ -81,20 +164,11 @@ def _coverage(heldout: Heldout) -> str:
     return text + ("." if heldout.summary.reliable else ". **Over 30 % were patched: do not rely on these figures.**")
 
 
-def write_gate_report(
-    folder: Path,
-    gate: GateReport,
-    heldout: Heldout,
-    student: str,
-    floor: Interval,
-    between: Sequence[str] = (),
-) -> tuple[Path, Path]:
+def write_gate_report(folder: Path, gate: GateReport, heldout: Heldout) -> tuple[Path, Path]:
     """Writes gate.json and gate.html; returns their paths."""
-    from trainer.run_folder import write_atomic
-
     record = folder / "gate.json"
     write_atomic(record, gate.model_dump_json(indent=1) + "\n", 0o644)
-    return record, gate_page(gate, heldout, student, floor, between).write(folder / "gate.html")
+    return record, gate_page(gate, heldout).write(folder / "gate.html")
 
 
 def ppo_page(rows: Sequence[Mapping[str, Any]], title: str = "PPO") -> Page:

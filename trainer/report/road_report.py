@@ -68,6 +68,19 @@ def loss_figure(page: Page, sft_metrics: Sequence[Mapping[str, Any]]) -> None:
     )
 
 
+def sft_page(metrics: Sequence[Mapping[str, Any]], result: Mapping[str, Any], samples: int, base: str) -> Page:
+    """The report of an SFT run alone.
+
+    Args:
+        metrics, result: of its run folder.
+        samples: how many it was trained on.
+        base: `student.base_model` of the config.
+    """
+    page = Page("Supervised fine-tuning", f"{samples} samples on base {base}")
+    loss_figure(page, metrics)
+    return page.figures({name: value for name, value in result.items() if name not in ("base", "adapter")})
+
+
 def write_road_report(
     path: Path,
     *,

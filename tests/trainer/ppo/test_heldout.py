@@ -21,13 +21,12 @@ from trainer.ppo.adversarial_prompt_miner import (
     write_mined,
 )
 from trainer.ppo.cases import cases_from
-from trainer.ppo.heldout import Heldout, prompt_blind_floor, score_cases, summarise
+from trainer.ppo.heldout import Heldout, read_scores, score_cases, summarise, write_scores
 from trainer.ppo.quality_gate import judge
 from trainer.ppo.replay_environment import ReplayEnvironment
 from trainer.ppo.report_pages import gate_page, ppo_page, write_gate_report
 from trainer.ppo.rollout_buffer import Rollout, collect, score_episode
-from trainer.records import BCSample, RewardBreakdown
-from trainer.report.statistics import Interval
+from trainer.records import BCSample, GateReport, RewardBreakdown
 from trainer.reward.behavioral_reward_model import BehavioralRewardModel
 from trainer.reward.reference_range import reference_range
 from trainer.student.chat_format import ParsedTurn
@@ -126,26 +125,6 @@ def test_summary_counts_a_component_only_where_it_applies(edit_case: Case, edit_
     assert summary.components["tool_use"] == pytest.approx(2 * summary.alignment - 1)
     assert (summary.constraints is None) == (summary.components["constraints"] is None)
     assert sum(summary.coverage.values()) == pytest.approx(1.0)
-
-
-def test_floor_of_a_policy_that_does_not_read_is_below_the_teacher(reward: Any, record: SimpleNamespace) -> None:
-    samples = [
-        record.sample_of(
-            record.turn("Look.", record.call(0, "Read", file_path=f"{name}.py")).message,
-            record.result(0, f"{name} = {number}"),
-            record.turn(f"The value of {name} is {number}.").message,
-            trace_id=name,
-            prompt=f"What is {name}?",
-        )
-        for number, name in enumerate(("alpha", "beta", "gamma", "delta"))
-    ]
-    cases = cases_from(samples, [record.trace_from(sample) for sample in samples], Config(), "train")
-    floor = prompt_blind_floor(cases, reward)
-    assert floor.n == 4
-    teacher = summarise([play(case, teacher_turns(s), reward) for case, s in zip(cases, samples, strict=True)])
-    assert floor.mean < teacher.reward - 0.5
-    with pytest.raises(TrainerError):
-        prompt_blind_floor(cases[:1], reward)
 
 
 def test_cases_of_a_split_in_both_modes(edit_sample: BCSample, record: SimpleNamespace) -> None:
@@ -253,15 +232,32 @@ def test_greedy_scores_of_a_model_are_repeatable_and_fill_the_gate_page(
     assert one.summary == two.summary
     assert [breakdown.trace_id for breakdown in one.breakdowns] == ["t0", "t1", "t2"]
 
-    report = judge(one.breakdowns, GateConfig())
-    between = reference_range([case.references for case in cases], reward).lines()
-    files = write_gate_report(tmp_path, report, one, "ppo", prompt_blind_floor(cases, reward), between)
+    scores = one.scores("llama-claude-bc-v1", "settings")
+    assert read_scores(write_scores(tmp_path / "scores.json", scores)) == scores
+    assert read_scores(tmp_path / "none.json") is None
+    (tmp_path / "broken.json").write_text("{")
+    with pytest.raises(TrainerError, match="not a student's scores"):
+        read_scores(tmp_path / "broken.json")
+
+    report = judge(
+        one.breakdowns,
+        GateConfig(min_workflow_prompts=2),
+        student="llama-claude-ppo-v1",
+        workflows=one.workflows,
+        previous=scores,
+        between=reference_range(one.references, reward),
+    )
+    assert [(row.workflow, row.n, row.difference, row.verdict) for row in report.workflows] == [
+        ("edit", 3, 0.0, "PASS")
+    ]
+    assert report.floor is not None
+    files = write_gate_report(tmp_path, report, one)
     page = files[1].read_text("utf-8")
-    assert "floor, the best prompt-blind policy: " in page
-    assert "ceiling, the teacher against itself: " in page
-    assert report.verdict in page
-    assert "edit (3)" in page
-    assert all(file.exists() for file in files)
+    assert "INCONCLUSIVE: 3 held-out prompts cannot tell whether llama-claude-ppo-v1 may go on." in page
+    assert "Each type of work against llama-claude-bc-v1" in page
+    assert "What to do next" in page
+    assert "floor" in page
+    assert GateReport.model_validate_json(files[0].read_bytes()) == report
 
 
 def test_gate_page_warns_where_the_replay_had_to_guess(edit_case: Case, reward: Any, record: SimpleNamespace) -> None:
@@ -269,7 +265,7 @@ def test_gate_page_warns_where_the_replay_had_to_guess(edit_case: Case, reward: 
     rollout = play(edit_case, [astray, record.turn("Done.")], reward)
     heldout = Heldout([rollout], summarise([rollout]))
     assert not heldout.summary.reliable
-    html = gate_page(judge(heldout.breakdowns, GateConfig()), heldout, "sft", Interval(-0.5, -1.0, 1.0, 1)).html()
+    html = gate_page(judge(heldout.breakdowns, GateConfig()), heldout).html()
     assert "do not rely on these figures" in html
 
 

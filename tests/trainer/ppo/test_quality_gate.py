@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 
 from trainer.config import GateConfig
 from trainer.ppo.quality_gate import judge, prompts_needed
-from trainer.records import GateReport, RewardBreakdown, RewardComponents, component
+from trainer.ppo.report_pages import next_steps, verdict_sentence
+from trainer.records import GateReport, PromptScore, RewardBreakdown, RewardComponents, StudentScores, component
 
 
 def scored(reward: float, alignment: float, constraints: float | None) -> RewardBreakdown:
@@ -96,3 +98,107 @@ def test_report_survives_a_round_trip() -> None:
     report = gate(spread(0.82, 0.15, 60))
     assert GateReport.model_validate_json(report.model_dump_json()) == report
     assert report.measures[0].more_prompts == pytest.approx(prompts_needed(spread(0.82, 0.15, 60), 0.8), abs=0)
+
+
+def against(gains: dict[str, list[float]], **config: float) -> GateReport:
+    """A gate of a good student that earns so much more than the version before, per type of work."""
+    rows = [(f"{work}-{i}", work, gain) for work, found in gains.items() for i, gain in enumerate(found)]
+    before = [PromptScore(trace_id=name, workflow_type=work, total=0.95 - gain) for name, work, gain in rows]
+    now = [scored(0.95, 0.95, 0.9).model_copy(update={"trace_id": name}) for name, _, _ in rows]
+    return judge(
+        now,
+        GateConfig(**{"min_prompts": 2, **config}),
+        student="llama-claude-ppo-v2",
+        workflows={name: work for name, work, _ in rows},
+        previous=StudentScores(student="llama-claude-ppo-v1", measured="x", scores=before),
+    )
+
+
+def test_no_type_of_work_may_become_worse_even_where_the_mean_rises() -> None:
+    report = against({"edit": spread(0.4, 0.1, 60), "debug": spread(-0.3, 0.1, 20)})
+    assert [(row.workflow, row.verdict, row.n) for row in report.workflows] == [
+        ("debug", "FAIL", 20),
+        ("edit", "PASS", 60),
+    ]
+    assert report.verdict == "FAIL"
+    assert all(measure.verdict == "PASS" for measure in report.measures)
+    debug = report.workflows[0]
+    assert debug.difference == pytest.approx(-0.3)
+    assert debug.mean - debug.previous == pytest.approx(debug.difference)
+    assert debug.low < debug.difference < debug.high < 0
+    assert report.reasons[-1].startswith("debug against llama-claude-ppo-v1: FAIL, -0.300 [")
+    assert verdict_sentence(report) == (
+        "FAIL: llama-claude-ppo-v2 may not go on: debug became worse than with llama-claude-ppo-v1."
+    )
+    assert next_steps(report)[0].startswith("debug lost 0.30: read its episodes")
+
+
+def test_same_scores_or_a_loss_within_the_tolerance_have_held() -> None:
+    report = against({"edit": [0.0] * 30, "debug": spread(-0.05, 0.05, 60)})
+    assert report.verdict == "PASS"
+    assert report.reasons[-1] == "against llama-claude-ppo-v1: PASS, each of 2 types of work lost less than 0.10"
+    assert "no type of work became worse than with llama-claude-ppo-v1" in verdict_sentence(report)
+
+
+def test_what_the_prompts_of_a_type_cannot_tell_is_open_and_says_how_many_could() -> None:
+    report = against({"edit": spread(0.0, 0.3, 12)})
+    (row,) = report.workflows
+    assert (report.verdict, row.verdict) == ("INCONCLUSIVE", "INCONCLUSIVE")
+    assert row.more_prompts is not None
+    assert against({"edit": spread(0.0, 0.3, 12 + row.more_prompts + 4)}).verdict == "PASS"
+    few = against({"edit": [0.0] * 30, "debug": [-1.0] * 3})
+    assert [(row.workflow, row.verdict, row.more_prompts) for row in few.workflows] == [
+        ("debug", "INCONCLUSIVE", 2),
+        ("edit", "PASS", None),
+    ]
+    worse = against({"edit": spread(-0.2, 0.5, 12)}).workflows[0]  # likely worse, not proven
+    assert worse.verdict == "INCONCLUSIVE"
+    assert against({"edit": spread(-0.2, 0.5, 12 + (worse.more_prompts or 0) + 6)}).verdict == "FAIL"
+
+
+def test_only_prompts_that_both_were_scored_on_are_compared() -> None:
+    before = StudentScores(
+        student="old", measured="x", scores=[PromptScore(trace_id="t9", workflow_type="edit", total=1)]
+    )
+    rows = [scored(0.95, 0.95, 0.9).model_copy(update={"trace_id": f"t{i}"}) for i in range(60)]
+    some = judge(rows, GateConfig(), workflows={f"t{i}": "edit" for i in range(60)}, previous=before)
+    assert (some.workflows[0].n, some.verdict) == (1, "INCONCLUSIVE")
+    none = judge(rows[:9] + rows[10:], GateConfig(), workflows={}, previous=before)
+    assert none.verdict == "INCONCLUSIVE"
+    assert none.reasons[-1] == "against old: INCONCLUSIVE, it was scored on none of these prompts"
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.dictionaries(
+        st.sampled_from(["edit", "debug", "search"]),
+        st.lists(st.floats(-1.9, 1.9), min_size=1, max_size=20),
+        min_size=1,
+    ),
+    st.randoms(use_true_random=False),
+)
+def test_comparison_does_not_depend_on_the_order_of_prompts(gains: dict[str, list[float]], random: Any) -> None:
+    mixed = {work: random.sample(found, len(found)) for work, found in gains.items()}
+    one, other = against(gains), against(mixed)
+    assert [row.verdict for row in one.workflows] == [row.verdict for row in other.workflows]
+    for row in one.workflows:
+        assert row.low <= row.difference + 1e-9
+        assert row.difference <= row.high + 1e-9
+        if row.verdict == "FAIL":
+            assert row.high < 0
+        if row.verdict == "PASS":
+            assert row.low >= -0.1
+
+
+def test_more_types_of_work_ask_for_wider_intervals() -> None:
+    one = against({"edit": spread(0.0, 0.2, 20)}).workflows[0]
+    many = against({"edit": spread(0.0, 0.2, 20), **{f"w{i}": [0.0] * 9 for i in range(4)}}).workflows[0]
+    assert many.workflow == "edit"
+    assert many.high - many.low > one.high - one.low
+
+
+def test_reports_of_before_are_read() -> None:
+    old = '{"passed": true, "verdict": "PASS", "reasons": ["reward: PASS"], "n": 100, "measures": []}'
+    report = GateReport.model_validate_json(old)
+    assert (report.previous, report.workflows, report.floor) == (None, [], None)
+    assert verdict_sentence(report).startswith("PASS: the student may go on")
