@@ -4,11 +4,14 @@ A turn is one decision of the agent, its tokens are how it is spelled. Discount 
 turn both are 1, so that the last token's reward reaches the first one whole, and between turns they are γ and λ.
 
 Sources: GAE, Schulman et al. 2016 (arXiv 1506.02438), eq. 16; clipped ratio, Schulman et al. 2017 (arXiv 1707.06347),
-eq. 7; the k3 estimator of KL, Schulman 2020 (joschu.net/blog/kl-approx.html).
+eq. 7; the k3 estimator of KL, Schulman 2020 (joschu.net/blog/kl-approx.html); the adaptive KL coefficient, Ziegler
+et al. 2019 (arXiv 1909.08593), section 2.2. Values are not clipped: where that was measured it did not help or did
+harm (Andrychowicz et al. 2021, arXiv 2006.05990, section 3.3), and the value head is refitted on fixed features.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -64,11 +67,19 @@ def generalised_advantages(
     return advantages, advantages + values
 
 
-def whiten(advantages: Tensor, mean: Tensor | None = None, std: Tensor | None = None) -> Tensor:
+def whiten(advantages: Tensor) -> Tensor:
     """Zero mean and unit deviation over all tokens of an update; equal advantages become 0, not noise."""
-    mean = advantages.mean() if mean is None else mean
-    std = advantages.std(correction=0) if std is None else std
-    return (advantages - mean) / (std + 1e-6)
+    return (advantages - advantages.mean()) / (advantages.std(correction=0) + 1e-6)
+
+
+def adapted_coefficient(coefficient: float, kl: float, goal: float) -> float:
+    """The next KL coefficient: β·(1 + 0.1·e) with e = clip(KL / goal - 1, -0.2, 0.2), so at most 2 % per update.
+
+    Args:
+        kl, goal: nats per episode; a KL that is not a number leaves the coefficient as it is.
+    """
+    error = kl / goal - 1
+    return coefficient * (1 + 0.1 * min(0.2, max(-0.2, error))) if math.isfinite(error) else coefficient
 
 
 def kl_k3(log_probs: Tensor, other: Tensor) -> Tensor:

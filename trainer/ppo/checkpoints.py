@@ -6,6 +6,7 @@ keep; what torch itself holds is kept all the same.
 
 from __future__ import annotations
 
+import hashlib
 import io
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -27,15 +28,29 @@ class Checkpoint:
 
     update: int
     adapter: dict[str, Tensor]
-    start_adapter: dict[str, Tensor]
+    learner: dict[str, Any]
+    """`Learner.state`: value head, optimisers, KL coefficient, scale of the learning rate."""
     best_adapter: dict[str, Tensor]
+    best_value_head: dict[str, Tensor]
     best_update: int
     best_score: float | None
     start_score: float | None
-    value_head: dict[str, Tensor]
-    optimizer: dict[str, Any]
+    watch: dict[str, Any]
+    """`runaway.Watch` as plain values."""
+    origin: str
+    """`fingerprint` of the adapter that PPO started from and of its reference."""
     random: list[Tensor]
     """State of torch's generators: the CPU's, then one per GPU."""
+
+
+def fingerprint(*states: dict[str, Tensor]) -> str:
+    """SHA-256 over names and bytes of weights."""
+    digest = hashlib.sha256()
+    for state in states:
+        for name in sorted(state):
+            digest.update(f"{name}\x00{tuple(state[name].shape)}\x00".encode())
+            digest.update(state[name].detach().cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def random_state() -> list[Tensor]:
@@ -51,13 +66,20 @@ def restore_random_state(state: list[Tensor]) -> None:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Writes `folder/<update>.pt` atomically, then drops all but the newest."""
+    """Writes `folder/<update>.pt` atomically, then drops all but the newest and what killed runs left half written.
+
+    Raises:
+        TrainerError: the file cannot be written; older ones are as they were.
+    """
     buffer = io.BytesIO()
     torch.save({field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)}, buffer)
     file = folder / f"{checkpoint.update:06d}.pt"
-    write_atomic(file, buffer.getvalue())
-    for old in sorted(folder.glob("[0-9]*.pt"))[:-KEPT]:
-        old.unlink()
+    try:
+        write_atomic(file, buffer.getvalue())
+    except OSError as error:
+        raise TrainerError(f"{file}: checkpoint not written ({error.strerror}); make room and run again") from None
+    for old in [*sorted(folder.glob("[0-9]*.pt"))[:-KEPT], *folder.glob(".[0-9]*.partial")]:
+        old.unlink(missing_ok=True)
     return file
 
 

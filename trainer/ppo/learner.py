@@ -1,11 +1,14 @@
-"""One PPO update's learning: look back at what was sampled, then improve the policy and the value head on it."""
+"""One PPO update's learning: look back at what was sampled, then improve the policy and the value head on it.
+
+Several processes share an update's episodes: all know all of them, each computes its part of every minibatch, and
+log-probabilities, values and gradients are summed, so that n processes take the very steps that one would take.
+"""
 
 from __future__ import annotations
 
 import copy
 import math
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,31 +16,35 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainer.config import PpoConfig
-from trainer.errors import TrainerError
-from trainer.ppo.advantages import generalised_advantages, policy_loss, token_rewards, value_loss, whiten
-from trainer.ppo.rollout_buffer import Batch, Rollout, minibatches
+from trainer.ppo.advantages import (
+    adapted_coefficient,
+    generalised_advantages,
+    policy_loss,
+    token_rewards,
+    value_loss,
+    whiten,
+)
+from trainer.ppo.rollout_buffer import Batch, Minibatch, Rollout, minibatches
 from trainer.ppo.value_head import Actor, ValueHead, as_reference
 
 VALUE_STEPS = 4
-"""Gradient steps of the value head per pass; fixed, so that all processes take as many."""
-
-
-class NotFiniteError(TrainerError):
-    """A loss or a gradient that is infinite or not a number."""
+"""Gradient steps of the value head per pass."""
 
 
 @dataclass(frozen=True)
 class Hindsight:
-    """What is known of the written tokens before learning from them; tensors of shape [written tokens]."""
+    """What is known of the n written tokens of all episodes before learning from them; tensors of shape [n]."""
 
     log_probs: Tensor
-    hidden: Tensor
-    """[written tokens, hidden]: what the value head looks at."""
     advantages: Tensor
     returns: Tensor
+    hidden: Tensor
+    """[tokens of this process, hidden]: what the value head looks at."""
+    places: Tensor
+    """Row of each token in `hidden`; -1 for those of other processes."""
     kl_per_episode: float
     """Mean over episodes of Σ log π - log π_ref, in nats."""
     explained_variance: float
@@ -45,7 +52,7 @@ class Hindsight:
 
 
 class Learner:
-    """The actor-critic, its optimiser and one update's learning."""
+    """The actor-critic, its optimisers and one update's learning."""
 
     def __init__(self, model: Any, config: PpoConfig) -> None:
         precision = "bf16" if config.bf16 else "no"
@@ -54,67 +61,99 @@ class Learner:
         self.accelerator = Accelerator(mixed_precision=precision)
         self.config = config
         self.model = model
+        if model.device.type != self.accelerator.device.type:
+            model.to(self.accelerator.device)
+        self.device = model.device
+        self.actor = Actor(model, config.temperature)
+        self.value_head = ValueHead(model.config.hidden_size).to(self.device)
         self.policy_parameters = [p for p in model.parameters() if p.requires_grad]
-        self.actor, self.optimizer = self.accelerator.prepare(
-            Actor(model, config.temperature),
-            torch.optim.AdamW(self.policy_parameters, lr=config.learning_rate, weight_decay=0.0),
+        self.optimizer = torch.optim.AdamW(self.policy_parameters, lr=config.learning_rate, weight_decay=0.0)
+        self.value_optimizer = torch.optim.AdamW(
+            self.value_head.parameters(), lr=config.value_learning_rate, weight_decay=0.0
         )
-        head = ValueHead(model.config.hidden_size)
-        self.value_head, self.value_optimizer = self.accelerator.prepare(
-            head, torch.optim.AdamW(head.parameters(), lr=config.value_learning_rate, weight_decay=0.0)
-        )
+        self.kl_coefficient = config.kl_coefficient
+        self.rate = 1.0
+        """What the policy's learning rate is multiplied by; halved by every return to the best student."""
 
     def improve(self, rollouts: Sequence[Rollout], seed: Sequence[int], *, warmup: bool) -> dict[str, Any]:
-        """Learns from the rollouts of one update.
+        """Learns from the rollouts of one update, the same in every process; at least one token was written.
+
+        A minibatch whose loss or gradient is not a number is skipped and counted.
 
         Args:
             seed: of the order of the minibatches.
             warmup: the policy stays as it is, the value head learns.
-
-        Raises:
-            NotFiniteError: the loss or the gradient is not a number; that step was not taken.
         """
-        size = -(-self.config.minibatch_size // self.accelerator.num_processes)
-        groups = minibatches(rollouts, size, self.config.gradient_accumulation, self.accelerator.device)
-        known = self.look_back(rollouts, [batch for group in groups for batch in group])
-        metrics = {"kl": known.kl_per_episode, "explained_variance": known.explained_variance}
+        share = (self.accelerator.process_index, self.accelerator.num_processes)
+        groups = minibatches(
+            rollouts, self.config.minibatch_size, self.config.gradient_accumulation, self.device, share
+        )
+        known = self.look_back(rollouts, [batch for group in groups for batch in group.batches])
+        metrics = {
+            "kl": known.kl_per_episode,
+            "kl_coefficient": self.kl_coefficient,
+            "learning_rate": self.rate * self.config.learning_rate,
+            "explained_variance": known.explained_variance,
+        }
         if not warmup:
             metrics |= self.improve_policy(groups, known, seed)
+            if self.config.kl_control == "adaptive":
+                self.kl_coefficient = adapted_coefficient(
+                    self.kl_coefficient, known.kl_per_episode, self.config.kl_goal
+                )
         return metrics | {"value_loss": self.fit_values(known, seed)}
 
     def state(self) -> dict[str, Any]:
-        """A copy of what learning has changed, the adapter apart: `value_head` and `optimizer`."""
+        """A copy of what learning has changed, the adapter apart."""
         optimizers = {"policy": self.optimizer.state_dict(), "value": self.value_optimizer.state_dict()}
-        return copy.deepcopy({"value_head": self.value_head.state_dict(), "optimizer": optimizers})
+        scalars = {"kl_coefficient": self.kl_coefficient, "rate": self.rate}
+        return copy.deepcopy({"value_head": self.value_head.state_dict(), "optimizer": optimizers, **scalars})
 
-    def restore(self, value_head: dict[str, Tensor], optimizer: dict[str, Any]) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         """Goes back to an earlier `state`; the learning rates stay those of the config."""
-        self.value_head.load_state_dict(value_head)
-        self.optimizer.load_state_dict(optimizer["policy"])
-        self.value_optimizer.load_state_dict(optimizer["value"])
-        self.optimizer.param_groups[0]["lr"] = self.config.learning_rate
+        self.value_head.load_state_dict(state["value_head"])
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]["policy"]))
+        self.value_optimizer.load_state_dict(copy.deepcopy(state["optimizer"]["value"]))
+        self.kl_coefficient, self.rate = state["kl_coefficient"], state["rate"]
+        self.optimizer.param_groups[0]["lr"] = self.rate * self.config.learning_rate
         self.value_optimizer.param_groups[0]["lr"] = self.config.value_learning_rate
 
+    def slow_down(self, value_head: dict[str, Tensor]) -> None:
+        """After a return to an earlier adapter: its value head, half the learning rate, no memory of old gradients."""
+        self.value_head.load_state_dict(value_head)
+        self.rate /= 2
+        self.optimizer.param_groups[0]["lr"] = self.rate * self.config.learning_rate
+        self.optimizer.state.clear()
+        self.value_optimizer.state.clear()
+
     def look_back(self, rollouts: Sequence[Rollout], batches: Sequence[Batch]) -> Hindsight:
-        """Log-probabilities, values and the reference's opinion, then advantages. No gradient."""
-        count, device = sum(len(batch.tokens) for batch in batches), self.accelerator.device
-        log_probs, reference = torch.zeros(count, device=device), torch.zeros(count, device=device)
-        hidden = torch.zeros(count, self.model.config.hidden_size, device=device)
+        """Log-probabilities, values and the reference's opinion, then advantages. No gradient.
+
+        Args:
+            batches: those of this process.
+        """
+        count = sum(len(rollout.written) for rollout in rollouts)
+        own_tokens = torch.cat([batch.tokens for batch in batches]) if batches else torch.zeros(0, dtype=torch.long)
+        places = torch.full((count,), -1, device=self.device)
+        places[own_tokens] = torch.arange(len(own_tokens), device=self.device)
+        log_probs, reference, values = seen = torch.zeros(3, count, device=self.device)
+        hidden = torch.zeros(len(own_tokens), self.model.config.hidden_size, device=self.device)
         with torch.no_grad():
             for batch in batches:
-                log_probs[batch.tokens], states = self.actor(batch.ids, batch.rows, batch.columns)
-                hidden[batch.tokens] = states.float()
-            values = self.value_head(hidden)
+                log_probs[batch.tokens], states = self._actor(batch)
+                hidden[places[batch.tokens]] = states.float()
+            values[own_tokens] = self.value_head(hidden)
             with as_reference(self.model):
                 for batch in batches:
-                    reference[batch.tokens], _ = self.actor(batch.ids, batch.rows, batch.columns)
-        own, frozen, worth = (t.double().cpu().numpy() for t in (log_probs, reference, values))
+                    reference[batch.tokens], _ = self._actor(batch)
+        seen = self._sum(seen)
+        own, frozen, worth = seen.double().cpu().numpy()
         advantages, returns, kl = [], [], []
         start = 0
         for rollout in rollouts:
             ends = rollout.turn_ends
-            part = slice(start, start + ends[-1])
-            rewards = token_rewards(rollout.turn_rewards, ends, own[part], frozen[part], self.config.kl_coefficient)
+            part = slice(start, start + (ends[-1] if ends else 0))
+            rewards = token_rewards(rollout.turn_rewards, ends, own[part], frozen[part], self.kl_coefficient)
             gae = generalised_advantages(rewards, worth[part], ends, gamma=self.config.gamma, lam=self.config.lam)
             advantages.append(gae[0])
             returns.append(gae[1])
@@ -123,98 +162,101 @@ class Learner:
         targets = np.concatenate(returns)
         variance = float(targets.var())
         return Hindsight(
-            log_probs=log_probs,
+            log_probs=seen[0],
+            advantages=whiten(torch.from_numpy(np.concatenate(advantages))).float().to(self.device),
+            returns=torch.from_numpy(targets).float().to(self.device),
             hidden=hidden,
-            advantages=self._whitened(torch.from_numpy(np.concatenate(advantages))),
-            returns=torch.from_numpy(targets).float().to(device),
+            places=places,
             kl_per_episode=float(np.mean(kl)),
             explained_variance=1 - float((targets - worth).var()) / variance if variance > 1e-12 else 0.0,
         )
 
-    def _whitened(self, advantages: Tensor) -> Tensor:
-        moments = torch.stack([torch.tensor(float(len(advantages))), advantages.sum(), advantages.square().sum()])
-        count, total, squares = self._sum(moments).cpu()
-        mean = total / count
-        std = (squares / count - mean.square()).clamp(min=0).sqrt()
-        return whiten(advantages, mean, std).float().to(self.accelerator.device)
-
-    def anywhere(self, flag: bool) -> bool:
-        """Whether the flag is set in any process, so that all processes decide alike."""
-        return bool(self._sum(torch.tensor(float(flag))) > 0)
-
-    def _sum(self, value: Tensor) -> Tensor:
-        """Sum over all processes."""
-        total: Tensor = self.accelerator.reduce(value.to(self.accelerator.device), reduction="sum")
-        return total
-
-    def improve_policy(
-        self, groups: Sequence[Sequence[Batch]], known: Hindsight, seed: Sequence[int]
-    ) -> dict[str, Any]:
+    def improve_policy(self, groups: Sequence[Minibatch], known: Hindsight, seed: Sequence[int]) -> dict[str, Any]:
         """Several passes over the minibatches, ended early by approx-KL; see `improve`."""
-        sums = torch.zeros(3, device=self.accelerator.device)
-        steps, tokens, norm, stopped = 0, 0.0, 0.0, False
+        sums = torch.zeros(3, device=self.device)
+        steps, skipped, tokens, norm, stopped = 0, 0, 0, 0.0, False
         for epoch in range(self.config.epochs):
             for index in np.random.default_rng([*seed, epoch]).permutation(len(groups)):
-                step_sums, count = self._accumulate(groups[index], known)
-                if not bool(torch.isfinite(step_sums).all()):
-                    raise NotFiniteError("the loss is not a number")
-                sums, tokens = sums + step_sums, tokens + count
-                stopped = float(step_sums[2]) / count > self.config.target_kl
+                step_sums = self._accumulate(groups[index], known)
+                step_norm = float(nn.utils.clip_grad_norm_(self.policy_parameters, self.config.max_grad_norm))
+                if not (bool(torch.isfinite(step_sums).all()) and math.isfinite(step_norm)):
+                    skipped += 1
+                    continue
+                sums, tokens, norm = sums + step_sums, tokens + groups[index].tokens, step_norm
+                stopped = float(step_sums[2]) / groups[index].tokens > self.config.target_kl
                 if stopped:
                     break
-                norm = float(self.accelerator.clip_grad_norm_(self.policy_parameters, self.config.max_grad_norm))
-                if not math.isfinite(norm):
-                    raise NotFiniteError("the gradient is not a number")
                 self.optimizer.step()
                 steps += 1
             if stopped:
                 break
         self.optimizer.zero_grad()
-        policy, clipped, approx_kl = (float(total) / tokens for total in sums)
+        policy, clipped, approx_kl = (float(total) / max(1, tokens) for total in sums)
         return {
             "policy_loss": policy,
             "clip_fraction": clipped,
             "approx_kl": approx_kl,
             "gradient_norm": norm,
             "gradient_steps": steps,
+            "skipped_minibatches": skipped,
             "kl_stop": stopped,
         }
 
-    def _accumulate(self, batches: Sequence[Batch], known: Hindsight) -> tuple[Tensor, float]:
-        """Gradients of one minibatch, micro-batch by micro-batch; returns sums over its tokens and their number."""
+    def _accumulate(self, group: Minibatch, known: Hindsight) -> Tensor:
+        """Gradients of one minibatch, micro-batch by micro-batch; returns sums over its tokens in all processes."""
         self.optimizer.zero_grad()
-        device = self.accelerator.device
-        count = float(self._sum(torch.tensor(float(sum(len(batch.tokens) for batch in batches)))))
-        # gradients are averaged over processes, so a sum over tokens is scaled back by their number
-        scale = self.accelerator.num_processes / count
-        sums = torch.zeros(3, device=device)
-        for number, batch in enumerate(batches):
-            last = number == len(batches) - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.actor):
-                log_probs, _ = self.actor(batch.ids, batch.rows, batch.columns)
-                policy = policy_loss(
-                    log_probs, known.log_probs[batch.tokens], known.advantages[batch.tokens], self.config.clip
-                )
-                self.accelerator.backward(scale * policy.loss)
+        sums = torch.zeros(3, device=self.device)
+        for batch in group.batches:
+            log_probs, _ = self._actor(batch)
+            policy = policy_loss(
+                log_probs, known.log_probs[batch.tokens], known.advantages[batch.tokens], self.config.clip
+            )
+            self.accelerator.backward(policy.loss / group.tokens)
             sums += torch.stack([policy.loss.detach(), policy.clipped, policy.approx_kl])
-        return self._sum(sums), count
+        self._sum_gradients(self.policy_parameters)
+        return self._sum(sums)
 
     def fit_values(self, known: Hindsight, seed: Sequence[int]) -> float:
         """Fits the value head to the returns, on hidden states as they are; returns the mean loss of the first pass.
 
         The backbone is not needed for that, so many passes cost next to nothing, and a critic that is right early is
-        what keeps the policy's gradient from being noise.
+        what keeps the policy's gradient from being noise. Returns that are not numbers teach it nothing.
         """
-        first, count = 0.0, len(known.returns)
+        count, first = len(known.returns), torch.zeros((), device=self.device)
+        if not bool(torch.isfinite(known.returns).all()):
+            return math.nan
         for epoch in range(self.config.value_epochs):
             order = np.random.default_rng([*seed, 1, epoch]).permutation(count)
-            for part in np.array_split(order, VALUE_STEPS):
-                tokens = torch.from_numpy(part).to(known.returns.device)
-                loss = value_loss(self.value_head(known.hidden[tokens]), known.returns[tokens]) / max(1, len(tokens))
+            for part in np.array_split(order, min(VALUE_STEPS, count)):
+                tokens = torch.from_numpy(part).to(self.device)
+                own = tokens[known.places[tokens] >= 0]
+                loss = value_loss(self.value_head(known.hidden[known.places[own]]), known.returns[own])
                 self.value_optimizer.zero_grad()
-                self.accelerator.backward(loss)
+                self.accelerator.backward(loss / len(tokens))
+                self._sum_gradients(list(self.value_head.parameters()))
                 self.value_optimizer.step()
-                first += float(loss.detach()) * len(tokens) / count if epoch == 0 else 0.0
-        if not math.isfinite(first):
-            raise NotFiniteError("the value loss is not a number")
-        return first
+                first += loss.detach() if epoch == 0 else 0.0
+        return float(self._sum(first)) / count
+
+    def anywhere(self, flag: bool) -> bool:
+        """Whether the flag is set in any process, so that all processes decide alike."""
+        return bool(self._sum(torch.tensor(float(flag), device=self.device)) > 0)
+
+    def _actor(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        with self.accelerator.autocast():
+            seen: tuple[Tensor, Tensor] = self.actor(batch.ids, batch.rows, batch.columns)
+        return seen
+
+    def _sum(self, value: Tensor) -> Tensor:
+        """Sum over all processes."""
+        total: Tensor = self.accelerator.reduce(value, reduction="sum")
+        return total
+
+    def _sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Adds up what the processes have found; one that had nothing to look at adds 0."""
+        if self.accelerator.num_processes == 1:
+            return
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        total = self._sum(torch.cat([gradient.reshape(-1) for gradient in gradients]))
+        for parameter, gradient in zip(parameters, total.split([p.numel() for p in parameters]), strict=True):
+            parameter.grad = gradient.view_as(parameter)

@@ -1,11 +1,12 @@
 """PPO against the behavioural reward: draw prompts, let the student work, score its turns, improve it, repeat.
 
-The student is a base model with a LoRA adapter; the adapter it started with (from SFT) stays on the same base as the
-frozen reference of the KL penalty. One update:
+The student is a base model with a LoRA adapter; another adapter on the same base (from SFT; the one it started with
+where no other is given) is the frozen reference of the KL penalty. One update:
 
     collect    episodes_per_update episodes are sampled, token in, token out; each turn earns what it adds
     look back  one pass for log-probabilities and values of what was written, one for the reference
     learn      `epochs` passes over minibatches: clipped policy loss + value loss, until approx-KL exceeds target_kl
+    watch      a student that runs away is exchanged for the best one, see runaway.py
 
 Every few updates the student works greedily on validation prompts; the best one so far is kept, the start included,
 and is what the run returns: training that makes the student worse gives back the student it was given.
@@ -13,9 +14,10 @@ and is what the run returns: training that makes the student worse gives back th
 
 from __future__ import annotations
 
-import shutil
+import math
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -24,26 +26,40 @@ from typing import Any
 
 import numpy as np
 import orjson
-import torch
+from accelerate.utils import gather_object
 
 from trainer.config import Config
 from trainer.errors import TrainerError
+from trainer.ppo.cases import fitting
 from trainer.ppo.checkpoints import (
     Checkpoint,
+    fingerprint,
     latest_checkpoint,
     random_state,
     restore_random_state,
     save_checkpoint,
 )
-from trainer.ppo.heldout import score_cases, summarise
-from trainer.ppo.learner import Learner, NotFiniteError
-from trainer.ppo.rollout_buffer import Reward, Rollout, collect
-from trainer.ppo.value_head import POLICY, adapter_state, frozen_reference, load_adapter_state, require_adapter
+from trainer.ppo.heldout import summarise
+from trainer.ppo.learner import Learner
+from trainer.ppo.outcome_check import outcome_check
+from trainer.ppo.rollout_buffer import Collected, Reward, Rollout, collect
+from trainer.ppo.runaway import Watch, watch_update
+from trainer.ppo.tracking import Trackers
+from trainer.ppo.value_head import (
+    REFERENCE,
+    adapter_state,
+    frozen_reference,
+    load_adapter_state,
+    require_adapter,
+    save_adapter,
+)
 from trainer.run_folder import RunFolder, write_atomic
 from trainer.student.episodes import Case
 
 Metrics = dict[str, Any]
 Progress = Callable[[int, int, Metrics], None]
+STUDIED = 5
+"""Updates with a skipped minibatch whose episodes are kept for study."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +73,10 @@ class PpoResult:
     best_score: float | None
     start_score: float | None
     seconds: float
+    returns: int = 0
+    """How often a student that ran away was exchanged for the best one."""
+    stopped_because: str = ""
+    """Why the run ended before its last update; empty where it did not."""
 
 
 def draw(cases: int, count: int, update: int, seed: int, weights: Sequence[float] | None = None) -> list[int]:
@@ -81,20 +101,22 @@ def train_ppo(
     run: RunFolder,
     *,
     weights: Sequence[float] | None = None,
+    reference: Path | None = None,
     progress: Progress | None = None,
 ) -> PpoResult:
     """Trains the model's adapter; continues from the run folder's last checkpoint where there is one.
 
     Args:
-        model: PeftModel with the adapter that SFT made, named `default`. It holds the returned student afterwards.
-        cases: prompts of the training split; any other is refused.
+        model: PeftModel with the adapter to start from, named `default`. It holds the returned student afterwards.
+        cases: prompts of the training split; any other is refused, and one that does not fit the window left out.
         validation_cases: prompts that choose the best student; without any, the last one is returned.
         weights: how often each case is drawn, relative to the others; None draws all equally often.
-        progress: called after each update with (update, updates, metrics).
+        reference: adapter that the KL penalty holds the student to; None is the one that the model brings.
+        progress: called after each update with (update, updates, metrics), in the main process.
 
     Raises:
-        TrainerError: no cases, foreign splits, no adapter, another student's run folder, a loss that is not a number
-            (the last checkpoint is good), or SIGTERM (everything is saved).
+        TrainerError: no cases, foreign splits, no adapter, another student's run folder, a tracker that is not
+            installed, or SIGTERM (everything is saved).
     """
     ppo, began = config.ppo, time.monotonic()
     if not cases:
@@ -102,42 +124,50 @@ def train_ppo(
     if foreign := next((case for case in cases if case.split != "train"), None):
         raise TrainerError(f"PPO learns from the training split only; case {foreign.trace_id} is of '{foreign.split}'")
     require_adapter(model)
+    window = min(ppo.window or math.inf, model.config.max_position_embeddings)
+    fit, left_out = fitting(cases, tokenizer, int(window) - ppo.max_new_tokens)
+    if not fit:
+        raise TrainerError(f"no training prompt leaves room for a turn in a window of {window} tokens: ppo.window")
+    weights = [weights[index] for index in fit] if weights is not None else None
+    cases = [cases[index] for index in fit]
     model.eval()  # no dropout: the policy that is improved is the policy that was sampled
-    with frozen_reference(model), _termination() as received:
+    with frozen_reference(model, reference), _termination() as received:
         learner = Learner(model, ppo)
+        main = learner.accelerator.is_main_process
         loop = _Loop(model, tokenizer, validation_cases, reward, config, run, learner, received)
-        state = loop.resume() or loop.begin()
-        for update in range(state.update, ppo.updates):
-            drawn = draw(len(cases), ppo.episodes_per_update, update, config.student.seed, weights)
-            try:
-                state, metrics = loop.update(state, [cases[index] for index in drawn])
-            except _TerminatedError:
-                loop.save(state)
-                raise _stopped(state) from None
-            except NotFiniteError as error:
-                raise TrainerError(
-                    f"PPO stopped in update {update + 1}: {error}; the last good state is {loop.save(state)}; "
-                    "lower ppo.learning_rate; the command then starts a run of its own from the SFT student"
-                ) from None
-            terminated = loop.terminated()
-            if state.update % ppo.checkpoint_every == 0 or state.update == ppo.updates or terminated:
-                loop.save(state)
-            if progress is not None:
-                progress(state.update, ppo.updates, metrics)
-            if terminated and state.update < ppo.updates:
-                raise _stopped(state)
-        load_adapter_state(model, state.best_adapter)
+        with Trackers(config.tracking, run.path, learner.accelerator) as loop.trackers:
+            state = loop.resume() or loop.begin(left_out)
+            while state.update < ppo.updates and not Watch(**state.watch).stopped_because:
+                drawn = draw(len(cases), ppo.episodes_per_update, state.update, config.student.seed, weights)
+                try:
+                    state, metrics = loop.update(state, [cases[index] for index in drawn])
+                except _TerminatedError:
+                    loop.save(state)
+                    raise _stopped(state) from None
+                over = state.update == ppo.updates or bool(Watch(**state.watch).stopped_because)
+                terminated = loop.terminated()
+                if state.update % ppo.checkpoint_every == 0 or over or terminated:
+                    loop.save(state)
+                if progress is not None and main:
+                    progress(state.update, ppo.updates, metrics)
+                if terminated and not over:
+                    raise _stopped(state)
+        best = state.best_adapter if loop.returns_best(state) else state.adapter
+        load_adapter_state(model, best)
+    watch = Watch(**state.watch)
     result = PpoResult(
         adapter=run.path / "adapter",
         updates=state.update,
-        best_update=state.best_update,
+        best_update=state.best_update if best is state.best_adapter else state.update,
         best_score=state.best_score,
         start_score=state.start_score,
         seconds=time.monotonic() - began,
+        returns=watch.returns,
+        stopped_because=watch.stopped_because,
     )
-    if learner.accelerator.is_main_process:
-        _export(model, result.adapter)
-        run.finish(**asdict(result) | {"adapter": result.adapter.name})
+    if main:
+        save_adapter(model, result.adapter)
+        run.finish(**asdict(result) | {"adapter": result.adapter.name, "left_out": sorted(left_out)})
     learner.accelerator.wait_for_everyone()
     return result
 
@@ -155,29 +185,42 @@ class _Loop:
     learner: Learner
     received: list[int]
     """Signals that ask for an end."""
+    trackers: Trackers | None = None
 
     def terminated(self) -> bool:
         """Whether any process was asked to end."""
         return self.learner.anywhere(bool(self.received))
 
-    def begin(self) -> Checkpoint:
-        """Scores the student that PPO is given and makes it checkpoint 0."""
+    def returns_best(self, state: Checkpoint) -> bool:
+        """Whether the best student, and not the last one, is what the run returns."""
+        watch = Watch(**state.watch)
+        return bool(self.validation_cases or watch.streaks or watch.stopped_because)
+
+    def begin(self, left_out: dict[str, int]) -> Checkpoint:
+        """Scores the student that PPO is given and makes it checkpoint 0.
+
+        Args:
+            left_out: prompts that do not fit the window, with their lengths in tokens.
+        """
         start = adapter_state(self.model)
         validation = self._validate()
         score = validation.get("validation", {}).get("reward")
+        learned = self.learner.state()
         state = Checkpoint(
             update=0,
             adapter=start,
-            start_adapter=start,
+            learner=learned,
             best_adapter=start,
+            best_value_head=learned["value_head"],
             best_update=0,
             best_score=score,
             start_score=score,
+            watch=asdict(Watch()),
+            origin=self._origin(),
             random=random_state(),
-            **self.learner.state(),
         )
         self.save(state)
-        self._log(0, validation)
+        self._log(0, validation | {"left_out": left_out})
         return state
 
     def resume(self) -> Checkpoint | None:
@@ -185,96 +228,136 @@ class _Loop:
         state = latest_checkpoint(self.run.path / "checkpoints")
         if state is None:
             return None
-        now = adapter_state(self.model)
-        start = state.start_adapter
-        if now.keys() != start.keys() or any(not torch.equal(now[key], start[key]) for key in now):
-            raise TrainerError(f"{self.run.path} was started from another SFT adapter; choose another run name")
+        if state.origin != self._origin():
+            raise TrainerError(f"{self.run.path} was started from another adapter; choose another run name")
         load_adapter_state(self.model, state.adapter)
-        self.learner.restore(state.value_head, state.optimizer)
+        self.learner.restore(state.learner)
         restore_random_state(state.random)
         if self.learner.accelerator.is_main_process:
-            kept = [row for row in self.run.metrics() if row["update"] <= state.update]
-            write_atomic(self.run.path / "metrics.jsonl", b"".join(orjson.dumps(row) + b"\n" for row in kept), 0o644)
+            self.run.forget_after("update", state.update)
         return state
 
+    def _origin(self) -> str:
+        return fingerprint(adapter_state(self.model), adapter_state(self.model, REFERENCE))
+
     def update(self, state: Checkpoint, cases: Sequence[Case]) -> tuple[Checkpoint, Metrics]:
-        """One update on these cases; with several processes each takes every n-th of them.
+        """One update on these cases; several processes share them.
 
         Raises:
-            NotFiniteError: the loss is not a number. `state` still holds what was before the update.
             _TerminatedError: SIGTERM came while the episodes were sampled; nothing was learned from them.
         """
-        ppo, accelerator, clock = self.config.ppo, self.learner.accelerator, time.perf_counter()
-        own = cases[accelerator.process_index :: accelerator.num_processes]
-        before, done = state.update, state.update + 1
-        collected = collect(
-            self.model.get_base_model(),
-            self.tokenizer,
-            own,
-            self.reward,
-            max_turns=ppo.max_turns,
-            max_new_tokens=ppo.max_new_tokens,
-            temperature=ppo.temperature,
-            seed=_episode_seed(self.config.student.seed, before * len(cases) + accelerator.process_index * len(own)),
-            student=self.run.path.name,
-        )
+        ppo, clock, done = self.config.ppo, time.perf_counter(), state.update + 1
+        seed = _episode_seed(self.config.student.seed, state.update * len(cases))
+        collected = self._collect(cases, temperature=ppo.temperature, seed=seed, turn_rewards=True)
         if self.terminated():
             raise _TerminatedError
         learning = time.perf_counter()
-        seed = [self.config.student.seed, before]
-        learned = self.learner.improve(collected.rollouts, seed, warmup=before < ppo.value_warmup)
-        learned_seconds = time.perf_counter() - learning
-        metrics = episode_metrics(collected.rollouts) | learned
+        rollouts = collected.rollouts
+        metrics = episode_metrics(rollouts) | dropped_metrics(collected.dropped)
+        warmup = state.update < ppo.value_warmup
+        if rollouts:
+            metrics |= self.learner.improve(rollouts, [self.config.student.seed, state.update], warmup=warmup)
+        metrics["learned"] = bool(rollouts) and (warmup or metrics["gradient_steps"] > 0)
+        if metrics.get("skipped_minibatches"):
+            self._keep_for_study(done, rollouts)
         metrics["seconds"] = {
             "generate": collected.generate_seconds,
             "reward": collected.reward_seconds,
-            "learn": learned_seconds,
+            "learn": time.perf_counter() - learning,
             "update": time.perf_counter() - clock,
         }
-        metrics["tokens_per_second"] = metrics["tokens"] * len(own) / metrics["seconds"]["update"]
-        if done % ppo.eval_every == 0 or done == ppo.updates:
+        tokens = sum(len(rollout.episode.ids) for rollout in rollouts)
+        metrics["tokens_per_second"] = tokens / metrics["seconds"]["update"]
+        watch, reason = watch_update(Watch(**state.watch), metrics, ppo, done)
+        if not self.validation_cases and not (watch.streaks or reason):
+            # its episodes show that the student was sound when this update began
+            head = state.learner["value_head"]
+            state = replace(state, best_adapter=state.adapter, best_value_head=head, best_update=state.update)
+        if reason:
+            load_adapter_state(self.model, state.best_adapter)
+            self.learner.slow_down(state.best_value_head)
+            metrics["runaway"] = {"reason": reason, "returned_to": state.best_update}
+        elif done % ppo.eval_every == 0 or done == ppo.updates:
             metrics |= self._validate()
-        adapter = adapter_state(self.model)
-        state = replace(state, update=done, adapter=adapter, random=random_state(), **self.learner.state())
-        if not self.validation_cases or is_better(metrics.get("validation"), state.best_score):
-            score = metrics["validation"]["reward"] if self.validation_cases else None
-            state = replace(state, best_adapter=adapter, best_update=done, best_score=score)
+        learned, adapter = self.learner.state(), adapter_state(self.model)
+        state = replace(
+            state, update=done, adapter=adapter, learner=learned, watch=asdict(watch), random=random_state()
+        )
+        if is_better(metrics.get("validation"), state.best_score):
+            score = metrics["validation"]["reward"]
+            state = replace(
+                state, best_adapter=adapter, best_value_head=learned["value_head"], best_update=done, best_score=score
+            )
         self._log(done, metrics)
         return state, metrics
 
-    def save(self, state: Checkpoint) -> Path:
+    def save(self, state: Checkpoint) -> None:
         """Writes the checkpoint file; the main process alone does."""
-        folder = self.run.path / "checkpoints"
-        if not self.learner.accelerator.is_main_process:
-            return folder
-        return save_checkpoint(folder, state)
+        if self.learner.accelerator.is_main_process:
+            save_checkpoint(self.run.path / "checkpoints", state)
 
-    def _validate(self) -> Metrics:
-        """Greedy episodes on the validation prompts."""
-        ppo = self.config.ppo
-        cases = self.validation_cases[: ppo.eval_prompts]
-        if not cases:
-            return {}
-        began = time.perf_counter()
-        heldout = score_cases(
+    def _collect(self, cases: Sequence[Case], *, temperature: float, seed: int, turn_rewards: bool) -> Collected:
+        """Episodes on these cases: each process plays its stretch of them, all know what came of it."""
+        ppo, accelerator = self.config.ppo, self.learner.accelerator
+        process, processes = accelerator.process_index, accelerator.num_processes
+        first, end = (len(cases) * part // processes for part in (process, process + 1))
+        own = collect(
             self.model.get_base_model(),
             self.tokenizer,
-            cases,
+            cases[first:end],
             self.reward,
             max_turns=ppo.max_turns,
             max_new_tokens=ppo.max_new_tokens,
+            temperature=temperature,
+            seed=seed + first,
+            window=ppo.window,
             student=self.run.path.name,
+            turn_rewards=turn_rewards,
+            drop=True,
         )
-        summary = heldout.summary.model_dump(mode="json")
-        return {"validation": summary, "validation_seconds": time.perf_counter() - began}
+        if processes == 1:
+            return own
+        rollouts = gather_object([replace(rollout, case=_portable(rollout.case)) for rollout in own.rollouts])
+        return replace(own, rollouts=rollouts, dropped=gather_object(own.dropped))
+
+    def _validate(self) -> Metrics:
+        """Greedy episodes on the validation prompts."""
+        began = time.perf_counter()
+        cases = self.validation_cases[: self.config.ppo.eval_prompts]
+        collected = self._collect(cases, temperature=0.0, seed=0, turn_rewards=False)
+        if not collected.rollouts:
+            return {}
+        summary = summarise(collected.rollouts).model_dump(mode="json")
+        checks = outcome_metrics(collected.rollouts)
+        return {
+            "validation": summary | checks | dropped_metrics(collected.dropped),
+            "validation_seconds": time.perf_counter() - began,
+        }
+
+    def _keep_for_study(self, update: int, rollouts: Sequence[Rollout]) -> None:
+        """Keeps the episodes of an update in which a loss was not a number."""
+        folder = self.run.path / "skipped"
+        if not self.learner.accelerator.is_main_process or len(list(folder.glob("*.jsonl"))) >= STUDIED:
+            return
+        rows = (
+            {"trace_id": r.case.trace_id, "ids": r.episode.ids, "written": r.written, "rewards": r.turn_rewards}
+            for r in rollouts
+        )
+        write_atomic(folder / f"{update:06d}.jsonl", b"".join(orjson.dumps(row) + b"\n" for row in rows))
 
     def _log(self, update: int, metrics: Metrics) -> None:
+        """One line, without figures that are not numbers: JSON has no way to write them."""
         if self.learner.accelerator.is_main_process:
-            self.run.log(update=update, **metrics)
+            sound = {k: v for k, v in metrics.items() if not (isinstance(v, float) and not math.isfinite(v))}
+            self.run.log(update=update, **sound)
+            if self.trackers is not None:
+                self.trackers.log(update, sound)
 
 
 def episode_metrics(rollouts: Sequence[Rollout]) -> Metrics:
     """Means over sampled episodes: reward, its components, lengths in tokens and turns, shares of what went wrong."""
+    if not rollouts:
+        return {}
     summary = summarise(rollouts)
     lengths = [len(rollout.episode.ids) for rollout in rollouts]
     return {
@@ -285,11 +368,28 @@ def episode_metrics(rollouts: Sequence[Rollout]) -> Metrics:
         "malformed": summary.malformed,
         "unfinished": summary.unfinished,
         "coverage": summary.coverage,
+        "reliable": summary.reliable,
+        "stops": dict(Counter(rollout.episode.stop for rollout in rollouts)),
         "tokens": float(np.mean(lengths)),
         "longest": max(lengths),
         "written_tokens": float(np.mean([len(rollout.written) for rollout in rollouts])),
         "turns": float(np.mean([len(rollout.episode.parsed) for rollout in rollouts])),
+        **outcome_metrics(rollouts),
     }
+
+
+def outcome_metrics(rollouts: Sequence[Rollout]) -> Metrics:
+    """Share of episodes that pass the outcome check, over those that have one."""
+    checks = [outcome_check(rollout.trace, rollout.case.references) for rollout in rollouts]
+    known = [check for check in checks if check is not None]
+    return {"outcome_check": sum(known) / len(known)} if known else {}
+
+
+def dropped_metrics(dropped: Sequence[str]) -> Metrics:
+    """How many episodes were left out, by kind, and the first reason."""
+    if not dropped:
+        return {}
+    return {"dropped": dict(Counter(reason.split(":")[0] for reason in dropped)), "dropped_first": dropped[0]}
 
 
 def is_better(validation: Metrics | None, best: float | None) -> bool:
@@ -305,13 +405,13 @@ def _episode_seed(seed: int, number: int) -> int:
     return int(np.random.SeedSequence(seed).generate_state(1, np.uint32)[0]) * 2**20 + number
 
 
-def _export(model: Any, folder: Path) -> None:
-    """Saves the adapter in PEFT's format under a temporary name first."""
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(str(partial), selected_adapters=[POLICY])
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+def _portable(case: Case) -> Case:
+    """A case that another process can be sent: an environment cannot always be."""
+    return replace(case, make_environment=_no_environment)
+
+
+def _no_environment() -> Any:
+    raise TrainerError("this episode was played in another process")
 
 
 class _TerminatedError(Exception):

@@ -6,6 +6,7 @@ on the trace so far. The sum telescopes to what the whole episode earned, so idl
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,9 +19,10 @@ from torch import Tensor
 
 from claude_capture.claude_trace_schema import Trace
 from trainer.ppo.replay_environment import Coverage, ReplayEnvironment
-from trainer.records import RewardBreakdown
+from trainer.records import Message, RewardBreakdown
+from trainer.student.chat_format import ParsedTurn
 from trainer.student.episode_trace import trace_of
-from trainer.student.episodes import Case, Episode, run_episodes
+from trainer.student.episodes import Case, Environment, Episode, run_episodes
 
 ROUND_LENGTH = 32
 """Batches are padded to a multiple of this: few distinct shapes run faster and cost little."""
@@ -64,6 +66,8 @@ class Collected:
     rollouts: list[Rollout]
     generate_seconds: float
     reward_seconds: float
+    dropped: list[str]
+    """Why episodes were left out: `kind: trace_id: reason`, where kind is environment, reward or window."""
 
 
 def collect(
@@ -77,22 +81,28 @@ def collect(
     temperature: float = 0.0,
     seed: int = 0,
     batch_size: int = 64,
+    window: int | None = None,
     student: str = "student",
     turn_rewards: bool = True,
+    drop: bool = False,
 ) -> Collected:
     """Lets the student work on every case and scores what it did.
 
     Args:
         batch_size: episodes that are generated together.
+        window: longest episode in tokens, see `run_episodes`.
         student: version written into the traces.
         turn_rewards: False scores only whole episodes, which is all an evaluation needs.
+        drop: leave out, and name, episodes whose environment failed, that have no reward, or in which the student
+            could not write. Without it the first are scored as far as they went, and a reward that raises, raises.
     """
     rollouts: list[Rollout] = []
+    dropped: list[str] = []
     generating = scoring = 0.0
     for start in range(0, len(cases), batch_size):
         part = cases[start : start + batch_size]
         began = time.perf_counter()
-        environments = [case.make_environment() for case in part]
+        environments = [_environment(case) for case in part]
         episodes = run_episodes(
             model,
             tokenizer,
@@ -101,14 +111,60 @@ def collect(
             max_new_tokens=max_new_tokens,
             temperature=temperature,
             seed=seed + start,
+            window=window,
         )
         generated = time.perf_counter()
         for case, environment, episode in zip(part, environments, episodes, strict=True):
             replay = environment if isinstance(environment, ReplayEnvironment) else None
-            rollouts.append(score_episode(case, episode, replay, reward, student, turn_rewards))
+            try:
+                rollout = score_episode(case, episode, replay, reward, student, turn_rewards)
+                problem = _problem(rollout)
+            except Exception as error:
+                if not drop:
+                    raise
+                problem = f"reward: {case.trace_id}: {type(error).__name__}: {error}"
+            if drop and problem:
+                dropped.append(problem)
+            else:
+                rollouts.append(rollout)
         generating += generated - began
         scoring += time.perf_counter() - generated
-    return Collected(rollouts, generating, scoring)
+    return Collected(rollouts, generating, scoring, dropped)
+
+
+class _Unopened:
+    """Stands for an environment that could not be made; the episode fails when it is opened."""
+
+    def __init__(self, error: Exception) -> None:
+        self.tools: list[dict[str, Any]] = []
+        self.error = error
+
+    def reset(self) -> list[Message]:
+        raise self.error
+
+    def step(self, turn: ParsedTurn) -> list[Message] | None:
+        raise self.error
+
+
+def _environment(case: Case) -> Environment:
+    try:
+        return case.make_environment()
+    except Exception as error:
+        return _Unopened(error)
+
+
+def _problem(rollout: Rollout) -> str:
+    """Why nothing can be learned from an episode; empty where something can."""
+    name, episode, breakdown = rollout.case.trace_id, rollout.episode, rollout.breakdown
+    if episode.stop == "error":
+        return f"environment: {name}: {episode.error}"
+    if not episode.parsed:
+        return f"window: {name}: the prompt does not fit"
+    if all(value is None for value in breakdown.components.model_dump().values()):
+        return f"reward: {name}: no component applies"
+    if not all(map(math.isfinite, [breakdown.total, *rollout.turn_rewards])):
+        return f"reward: {name}: not a number"
+    return ""
 
 
 def score_episode(
@@ -187,17 +243,40 @@ def pad(rollouts: Sequence[Rollout], members: Sequence[int], offsets: Sequence[i
     return Batch(list(members), ids.to(device), *places)
 
 
-def minibatches(rollouts: Sequence[Rollout], size: int, accumulation: int, device: Any) -> list[list[Batch]]:
+@dataclass(frozen=True)
+class Minibatch:
+    """One process's part of the episodes that one gradient step is made of."""
+
+    batches: list[Batch]
+    """Micro-batches; none where the other processes have them all."""
+    tokens: int
+    """Written tokens in all processes."""
+
+
+def minibatches(
+    rollouts: Sequence[Rollout], size: int, accumulation: int, device: Any, share: tuple[int, int] = (0, 1)
+) -> list[Minibatch]:
     """Groups rollouts of like length: minibatches of `size` episodes, each in up to `accumulation` micro-batches.
 
     The grouping is the same in every epoch, so that a token always meets the same padding and the ratio of the first
-    step is exactly 1. Rollouts in which the student wrote nothing are left out.
+    step is exactly 1; and the same for any number of processes, among which each minibatch is dealt out. Rollouts in
+    which the student wrote nothing are left out.
+
+    Args:
+        share: (p, n): the part of process p of n.
     """
     lengths = [len(rollout.written) for rollout in rollouts]
     offsets = [int(total) for total in np.cumsum([0, *lengths])]
     order = sorted((i for i, n in enumerate(lengths) if n), key=lambda i: (len(rollouts[i].episode.ids), i))
-    micro = -(-size // accumulation)
-    return [[pad(rollouts, part, offsets, device) for part in _parts(group, micro)] for group in _parts(order, size)]
+    process, processes = share
+    micro = -(-size // (accumulation * processes))
+    return [
+        Minibatch(
+            [pad(rollouts, part, offsets, device) for part in _parts(group[process::processes], micro)],
+            sum(lengths[i] for i in group),
+        )
+        for group in _parts(order, size)
+    ]
 
 
 def _parts(values: Sequence[int], size: int) -> Iterator[Sequence[int]]:

@@ -6,8 +6,10 @@ Logits exist only at positions that the student wrote, and only one chunk of the
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -109,12 +111,35 @@ def load_adapter_state(policy: Any, state: dict[str, Tensor], name: str = POLICY
     set_peft_model_state_dict(policy, state, adapter_name=name)
 
 
+def save_adapter(policy: Any, folder: Path) -> None:
+    """Saves the policy's adapter in PEFT's format, under a temporary name first."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    policy.save_pretrained(str(partial), selected_adapters=[POLICY])
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
 @contextmanager
-def frozen_reference(policy: Any) -> Iterator[None]:
-    """Keeps a frozen copy of the policy's adapter, named `reference`, on the same base while the block runs."""
-    state = adapter_state(policy)
-    policy.add_adapter(REFERENCE, policy.peft_config[POLICY])
-    load_adapter_state(policy, state, REFERENCE)
+def frozen_reference(policy: Any, folder: Path | None = None) -> Iterator[None]:
+    """Keeps a frozen adapter, named `reference`, on the same base while the block runs.
+
+    Args:
+        folder: an adapter of the same base, as PEFT saves it; None copies the policy's adapter as it is now.
+
+    Raises:
+        TrainerError: there is no adapter in the folder, or it does not fit the base.
+    """
+    if folder is None:
+        state = adapter_state(policy)
+        policy.add_adapter(REFERENCE, policy.peft_config[POLICY])
+        load_adapter_state(policy, state, REFERENCE)
+    else:
+        try:
+            policy.load_adapter(str(folder), REFERENCE, is_trainable=False)
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = str(error).split("\n")[0]
+            raise TrainerError(f"{folder}: cannot be the reference of the KL penalty ({reason})") from None
     policy.set_adapter(POLICY)
     try:
         yield
@@ -126,7 +151,7 @@ def frozen_reference(policy: Any) -> Iterator[None]:
 @contextmanager
 def as_reference(policy: Any) -> Iterator[None]:
     """Within the block the model answers as the frozen reference does."""
-    policy.set_adapter(REFERENCE)
+    policy.set_adapter(REFERENCE, inference_mode=True)
     try:
         yield
     finally:
