@@ -259,7 +259,7 @@ class EvaluateConfig(Section):
 
     pairs: int = Field(default=50, ge=1, description="Pairs of teacher and student")
     controls: int = Field(default=5, ge=0, description="Teacher-against-teacher pairs mixed in")
-    seed: int = Field(default=0, description="Seed of sampling and sides")
+    seed: int = Field(default=0, description="Decides which pairs are drawn; sides are secret")
 
 
 class RolloutConfig(Section):
@@ -271,6 +271,19 @@ class RolloutConfig(Section):
     salt: str = Field(default="cc-claude-agent", description="Salt of the session hash")
     teacher_url: str = Field(default="https://api.anthropic.com", description="Upstream of teacher sessions")
     local_url: str = Field(default="http://127.0.0.1:8095", description="Upstream of local sessions")
+    student: str = Field(
+        default="",
+        description="Model of the registry, or GGUF, whose prompt and tools are sent; default: the registry's current",
+    )
+    local_seconds: float = Field(default=120, gt=0, description="Longest wait for a complete local reply")
+    ping_seconds: float = Field(
+        default=10, gt=0, description="Silence after which a held stream begins with pings; the status is then 200"
+    )
+    loop_calls: int = Field(default=3, ge=2, description="The same call with the same result, so often, is a loop")
+    breaker_failures: int = Field(default=5, ge=1, description="Local failures in a row that open the circuit breaker")
+    breaker_seconds: float = Field(default=30, ge=0, description="Pause until an open breaker lets one request try")
+    shadow: bool = Field(default=True, description="At 0 %: score the student in the background")
+    shadow_queue: int = Field(default=16, ge=1, description="Turns that may wait for it; more are dropped")
 
 
 class DemoConfig(Section):

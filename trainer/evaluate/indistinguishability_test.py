@@ -176,6 +176,27 @@ def effective(wrong: int, n: int, effect: float) -> tuple[int, int]:
     return round(wrong / n * independent), independent
 
 
+def bootstrap_by_sample(
+    choices: Sequence[Sequence[bool]], *, resamples: int = 10_000, seed: int = 0
+) -> tuple[float, float]:
+    """A 95 % interval of the share of True, resampling samples with all their choices (percentiles).
+
+    It needs no model of how raters depend on each other, but is too narrow with few samples, and of no width where all
+    choices are the same; verdicts do not use it.
+
+    Args:
+        choices: per sample the choices of its raters; at least one choice in all.
+    """
+    import numpy as np
+
+    groups = [group for group in choices if group]
+    wrong = np.array([sum(group) for group in groups], dtype=np.float64)
+    sizes = np.array([len(group) for group in groups], dtype=np.float64)
+    index = np.random.default_rng(seed).integers(0, len(groups), (resamples, len(groups)))
+    low, high = np.quantile(wrong[index].sum(1) / sizes[index].sum(1), [0.025, 0.975])
+    return float(low), float(high)
+
+
 class LengthGuess(Record):
     """What somebody reaches who only looks at which text is longer."""
 

@@ -1,4 +1,8 @@
-"""Which pairs a blind test shows, and on which side the teacher stands."""
+"""Which pairs a blind test shows, and on which side the teacher stands.
+
+Which pairs is decided by the seed alone, so that a test can be made again. Who stands where is decided by a secret that
+only the sealed key holds: seed and traces are known to many.
+"""
 
 from __future__ import annotations
 
@@ -22,42 +26,66 @@ class Pair(NamedTuple):
     workflow_type: str
 
 
-def choose_pairs(teachers: Mapping[str, Trace], students: Mapping[str, Trace], count: int, seed: int) -> list[Pair]:
+def choose_pairs(
+    teachers: Mapping[str, Trace], students: Mapping[str, Trace], count: int, seed: int, secret: str
+) -> list[Pair]:
     """Draws up to `count` pairs of the same trace_id, by workflow type in proportion to what is there.
 
-    Within each type the teacher stands as often on the one side as on the other, give or take one, and so it does
-    over all: sides are dealt in turn, not tossed.
+    The teacher stands on side 1 in exactly half of them (of an odd number: in one more or one less), and within each
+    type in half, give or take one.
+
+    Args:
+        seed: decides which pairs are drawn.
+        secret: decides the sides.
     """
-    draw = random.Random(f"pairs:{seed}")
+    draw, sides = random.Random(f"pairs:{seed}"), random.Random(f"sides:{secret}")
     strata: dict[str, list[str]] = defaultdict(list)
     for trace_id in sorted(teachers.keys() & students.keys()):
         strata[teachers[trace_id].reasoning_signals.workflow_type].append(trace_id)
     shares = proportional({name: len(ids) for name, ids in strata.items()}, count)
     pairs: list[Pair] = []
-    side: Side = draw.choice((1, 2))
+    next_side: Side = sides.choice((1, 2))
     for name in sorted(strata):
-        for trace_id in draw.sample(strata[name], shares[name]):
+        drawn = draw.sample(strata[name], shares[name])
+        dealt: list[Side] = []
+        for _ in drawn:
+            dealt.append(next_side)
+            next_side = 2 if next_side == 1 else 1
+        sides.shuffle(dealt)
+        for trace_id, side in zip(drawn, dealt, strict=True):
             teacher, student = teachers[trace_id], students[trace_id]
-            shown = (teacher, student) if side == 1 else (student, teacher)
-            pairs.append(Pair(*shown, side, name))
-            side = 2 if side == 1 else 1
+            pairs.append(Pair(*((teacher, student) if side == 1 else (student, teacher)), side, name))
     return pairs
 
 
-def choose_controls(teachers: Sequence[Trace], count: int, seed: int) -> list[Pair]:
-    """Draws up to `count` pairs of two teacher traces of the same prompt in the same project, each trace once."""
-    draw = random.Random(f"controls:{seed}")
-    groups: dict[tuple[str, str], list[Trace]] = defaultdict(list)
-    for trace in teachers:
-        project = trace.context.project_dir or trace.context.cwd or ""
-        groups[" ".join(trace.user_prompt.split()), project].append(trace)
-    repeats: list[Pair] = []
-    for key in sorted(groups):
-        group = sorted(groups[key], key=lambda trace: trace.trace_id)
-        draw.shuffle(group)
-        for first, second in zip(group[::2], group[1::2], strict=False):
-            repeats.append(Pair(first, second, None, first.reasoning_signals.workflow_type))
-    return draw.sample(repeats, min(count, len(repeats)))
+def choose_controls(teachers: Sequence[Trace], count: int, seed: int, secret: str) -> list[Pair]:
+    """Draws up to `count` pairs of two teacher traces of the same prompt, each trace once.
+
+    Repeats in the same project come first; where they do not suffice, repeats of a prompt in two projects (with
+    different facts in the answers, but both the teacher's work).
+    """
+    draw, sides = random.Random(f"controls:{seed}"), random.Random(f"control sides:{secret}")
+    left = sorted(teachers, key=lambda trace: trace.trace_id)
+    chosen: list[Pair] = []
+    for same_project in (True, False):
+        groups: dict[tuple[str, str], list[Trace]] = defaultdict(list)
+        for trace in left:
+            groups[" ".join(trace.user_prompt.split()), project_of(trace) if same_project else ""].append(trace)
+        repeats: list[tuple[Trace, Trace]] = []
+        for key in sorted(groups):
+            group = draw.sample(groups[key], len(groups[key]))
+            repeats += zip(group[::2], group[1::2], strict=False)
+        for pair in draw.sample(repeats, min(count - len(chosen), len(repeats))):
+            first, second = sides.sample(pair, 2)
+            chosen.append(Pair(first, second, None, first.reasoning_signals.workflow_type))
+        used = {trace.trace_id for pair in chosen for trace in pair[:2]}
+        left = [trace for trace in left if trace.trace_id not in used]
+    return chosen
+
+
+def project_of(trace: Trace) -> str:
+    """The folder that the trace worked in."""
+    return trace.context.project_dir or trace.context.cwd or ""
 
 
 def proportional(sizes: Mapping[str, int], count: int) -> dict[str, int]:

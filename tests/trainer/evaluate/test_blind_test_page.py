@@ -1,126 +1,332 @@
-"""Raters answer over a real loopback server, and the report judges what they said."""
+"""Raters answer over a real loopback server: nothing acknowledged is lost, and nobody else gets in."""
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import signal
+import socket
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import httpx2
 import pytest
 from blind_test_traces import student_of, trace, write_traces
+from hypothesis import given
+from hypothesis import strategies as st
+from served_blind_test import CLI, Rater, Served
 
 from trainer.errors import TrainerError
-from trainer.evaluate.answer_store import AnswerStore
-from trainer.evaluate.blind_test_folder import ANSWERS, open_key
-from trainer.evaluate.blind_test_report import report
-
-get = partial(httpx2.get, verify=False, trust_env=False, timeout=120)
-post = partial(httpx2.post, verify=False, trust_env=False, timeout=120)
-CLI = [sys.executable, "-c", "from trainer.cli import main; main()", "blind-test"]
-
-
-class Served:
-    """`blind-test serve` as a process."""
-
-    def __init__(self, folder: Path, *raters: str) -> None:
-        invited = [part for name in raters for part in ("--rater", name)]
-        self.process = subprocess.Popen(
-            [*CLI, "serve", "--out", str(folder), "--port", "0", *invited], stdout=subprocess.PIPE, text=True
-        )
-        assert self.process.stdout is not None
-        self.links = dict(self.process.stdout.readline().strip().split(": ", 1) for _ in raters or ("rater",))
-
-    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        self.process.send_signal(how)
-        self.process.wait(60)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+from trainer.evaluate.answer_store import MAX_NOTE, Answer, AnswerStore
+from trainer.evaluate.blind_test_folder import ANSWERS, Item
+from trainer.evaluate.blind_test_html import Progress, question
+from trainer.evaluate.blind_test_page import BlindTestPage, Place
+from trainer.evaluate.pair_rendering import Rendering, ShownCall, ShownStep
 
 
 @pytest.fixture
 def served(blind_test: Path) -> Iterator[Served]:
     server = Served(blind_test, "ada", "bob")
     yield server
-    server.stop()
+    if server.process.poll() is None:
+        server.stop()
 
 
-def item_on(page: str) -> str:
-    found = re.search(r'name="item" value="([^"]+)"', page)
-    assert found, page
-    return found[1]
+def stored(folder: Path, rater: str | None = None) -> list[Answer]:
+    store = AnswerStore(folder / ANSWERS)
+    try:
+        return store.answers(rater)
+    finally:
+        store.close()
 
 
-def progress_on(page: str) -> str:
-    found = re.search(r"\d+/8", page)
-    assert found, page
-    return found[0]
+def test_a_rater_answers_goes_back_changes_and_is_counted(served: Served, blind_test: Path) -> None:
+    ada = Rater(served.links["ada"])
+    first = ada.field("item")
+    assert ada.progress == "0/8"
+    ada.answer("1", "2", "looks stiff")
+    assert ada.progress == "1/8"
+    assert ada.field("item") != first
+    assert ada.open("/item/1") == 200
+    assert ada.checked == [("choice", "1"), ("preference", "2")]
+    assert ">\nlooks stiff</textarea>" in ada.page
+    ada.answer("2", "3")
+    assert (ada.number, ada.progress) == (2, "1/8")
+    for _ in range(7):
+        ada.answer("0")
+    assert "All answered" in ada.page
+    assert "8/8" in ada.page
+    answers = stored(blind_test, "ada")
+    assert {a.item: a[2:5] for a in answers}[first] == ("2", "3", "")
+    assert all(a.seconds >= 0 for a in answers)
 
 
-def choose(link: str, choice: str) -> str:
-    """Answers the shown item; the next page."""
-    page = get(link).text
-    data = {"item": item_on(page), "choice": choice}
-    return post(f"{link}/answer", data=data, follow_redirects=True).text
+def test_half_an_answer_is_kept_and_asked_for_again(served: Served, blind_test: Path) -> None:
+    ada = Rater(served.links["ada"])
+    reply = ada.post(choice="1")
+    assert reply.status_code == 400
+    assert "Please answer both questions" in reply.text
+    assert [a[2:4] for a in stored(blind_test)] == [("1", None)]
+    again = Rater(served.links["ada"])
+    assert (again.number, again.progress, again.checked) == (1, "0/8", [("choice", "1")])
 
 
-def test_a_rater_answers_undoes_and_is_counted(served: Served) -> None:
-    link = served.links["ada"]
-    first = get(link).text
-    assert progress_on(first) == "0/8"
-    assert all(f'data-key="{key}"' in first for key in "120u")
-    second = choose(link, "1")
-    assert progress_on(second) == "1/8"
-    assert item_on(second) != item_on(first)
-    back = post(f"{link}/undo", follow_redirects=True).text
-    assert progress_on(back) == "0/8"
-    assert item_on(back) == item_on(first)
-    for _ in range(8):
-        last = choose(link, "0")
-    assert "All answered" in last
+def test_double_submit_and_two_tabs_leave_one_answer_the_last_one(served: Served, blind_test: Path) -> None:
+    tab, other = Rater(served.links["ada"]), Rater(served.links["ada"])
+    assert tab.field("item") == other.field("item")
+    sent = {"choice": "1", "preference": "1"}
+    assert tab.post(**sent).status_code == tab.post(**sent).status_code == 200
+    other.answer("2", "2")
+    assert [a[2:4] for a in stored(blind_test)] == [("2", "2")]
+    assert other.progress == "1/8"
 
 
-def test_answers_survive_a_kill_and_the_link_stays(blind_test: Path) -> None:
+def test_every_acknowledged_answer_survives_a_kill(blind_test: Path) -> None:
     server = Served(blind_test, "ada")
-    choose(server.links["ada"], "2")
+    ada = Rater(server.links["ada"])
+    acknowledged: list[tuple[str, str]] = []
+    enough = threading.Event()
+
+    def vote() -> None:
+        for number in range(10_000):
+            choice = "12"[number % 2]
+            try:
+                reply = ada.post(choice=choice, preference="0", note=str(number), autosave="1")
+            except httpx2.HTTPError:
+                return
+            if reply.status_code == 204:
+                acknowledged.append((choice, str(number)))
+            if number == 40:
+                enough.set()
+
+    voter = threading.Thread(target=vote)
+    voter.start()
+    assert enough.wait(60)
     server.stop(signal.SIGKILL)
+    voter.join(60)
+    (kept,) = stored(blind_test, "ada")
+    following = str(int(acknowledged[-1][1]) + 1)  # may have been stored without a reply
+    assert kept.note in (acknowledged[-1][1], following)
     again = Served(blind_test, "ada")
     try:
         assert again.links["ada"].split("/r/")[1] == server.links["ada"].split("/r/")[1]
-        assert progress_on(get(again.links["ada"]).text) == "1/8"
+        assert Rater(again.links["ada"]).progress == "1/8"
     finally:
         again.stop()
     assert stat.S_IMODE((blind_test / ANSWERS).stat().st_mode) == 0o600
 
 
+def test_a_closed_test_takes_no_answer_and_says_so(served: Served, blind_test: Path) -> None:
+    ada = Rater(served.links["ada"])
+    store = AnswerStore(blind_test / ANSWERS)
+    with store.closing():
+        pass
+    store.close()
+    late = ada.post(choice="1", preference="1")
+    assert late.status_code == 409
+    assert "was not stored" in late.text
+    assert ada.post(choice="1", preference="1", autosave="1").status_code == 409
+    assert stored(blind_test) == []
+    for path in ("/", "/item/1", "/done"):
+        ada.open(path)
+        assert "This test is closed" in ada.page
+
+
+def test_an_error_while_closing_leaves_the_test_open(blind_test: Path) -> None:
+    store = AnswerStore(blind_test / ANSWERS)
+    store.invite("ada")
+    with pytest.raises(ValueError, match="broken"), store.closing():
+        raise ValueError("broken")
+    assert store.closed_at is None
+    assert store.save(Answer("ada", "i001", "1", "0"))
+    store.close()
+
+
 def test_raters_see_neither_each_other_nor_the_key(served: Served) -> None:
-    choose(served.links["ada"], "1")
-    response = get(served.links["bob"])
-    assert progress_on(response.text) == "0/8"
-    for word in ("glm", "llama", "trace-0", "workflow_type", "teacher_side"):
-        assert word not in response.text
-    assert response.headers["cache-control"] == "no-store"
-    nonce = re.search(r"script-src 'nonce-([^']+)'", response.headers["content-security-policy"])
+    ada, bob = Rater(served.links["ada"]), Rater(served.links["bob"])
+    ada.answer("1", note="mine alone")
+    bob.open("/item/1")
+    assert bob.progress == "0/8"
+    for word in ("glm", "llama", "trace-0", "workflow_type", "teacher_side", "mine alone"):
+        assert word not in bob.page
+
+
+def test_the_token_leaves_the_address_and_becomes_a_cookie(served: Served) -> None:
+    reply = httpx2.get(served.links["ada"], trust_env=False, follow_redirects=False)
+    assert (reply.status_code, reply.headers["location"]) == (303, "/")
+    cookie = reply.headers["set-cookie"].lower()
+    assert "httponly" in cookie
+    assert "samesite=lax" in cookie
+    assert served.links["ada"].split("/r/")[1] not in Rater(served.links["ada"]).page
+
+
+def test_answers_forbid_what_the_page_does_not_need(served: Served) -> None:
+    reply = Rater(served.links["ada"]).http.get("/item/1")
+    assert reply.headers["cache-control"] == "no-store"
+    policy = reply.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    nonce = re.search(r"script-src 'nonce-([^']+)'", policy)
     assert nonce
-    assert f'<script nonce="{nonce[1]}">' in response.text
-    assert response.text.count("<script") == 1
+    assert f'<script nonce="{nonce[1]}">' in reply.text
+    assert reply.text.count("<script") == 1
+    assert nonce[1] not in Rater(served.links["ada"]).page
 
 
-def test_unknown_links_and_answers_are_refused(served: Served) -> None:
-    link = served.links["ada"]
-    assert get(link[:-3]).status_code == 404
-    assert get(link.split("/r/")[0] + "/").status_code == 404
-    assert post(f"{link}/answer", data={"item": "i999", "choice": "1"}).status_code == 400
-    assert post(f"{link}/answer", data={"item": "i001", "choice": "3"}).status_code == 400
-    assert post(f"{link}/answer", content=b"x" * 10_000).status_code == 400
-    assert progress_on(get(link).text) == "0/8"
+def test_strangers_are_refused(served: Served, blind_test: Path) -> None:
+    ada, bob = Rater(served.links["ada"]), Rater(served.links["bob"])
+    with httpx2.Client(base_url=served.base, trust_env=False) as fresh:
+        assert fresh.get(served.links["ada"][:-3]).status_code == 404
+        assert fresh.get("/r/%00%ff").status_code == 404
+        assert fresh.get("/").status_code == 403
+        assert fresh.get("/item/1").status_code == 403
+        assert fresh.post("/item/1", data={"item": "i001", "choice": "1"}).status_code == 403
+        assert fresh.get("/key.json").status_code == 404
+    good = {"form": ada.field("form"), "item": ada.field("item"), "choice": "1", "preference": "1"}
+    path = f"/item/{ada.number}"
+    refused = [
+        ada.http.post(path, data=good | {"form": bob.field("form")}),
+        ada.http.post(path, data=good | {"form": ""}),
+        ada.http.post(path, data=good, headers={"Origin": "http://evil.example"}),
+        ada.http.post(path, data=good, headers={"Origin": "null"}),
+        ada.http.get(path, headers={"Host": "evil.example"}),
+        ada.http.get(path, headers={"Host": "evil.example:" + served.base.rsplit(":", 1)[1]}),
+    ]
+    assert [reply.status_code for reply in refused] == [403] * 6
+    assert stored(blind_test) == []
+
+
+def test_odd_answers_are_refused(served: Served, blind_test: Path) -> None:
+    ada = Rater(served.links["ada"])
+    assert ada.post(item="i999", choice="1").status_code == 400
+    assert ada.post(choice="3").status_code == 400
+    assert ada.post(preference="7").status_code == 400
+    assert ada.http.post("/item/99", data={"form": ada.field("form"), "item": "i001"}).status_code == 400
+    assert ada.open("/item/0") == ada.open("/item/99") == ada.open("/item/x") == 404
+    assert stored(blind_test) == []
+
+
+def test_oversized_bodies_are_refused(served: Served, blind_test: Path) -> None:
+    ada = Rater(served.links["ada"])
+    assert ada.post(choice="1", note="x" * 40_000).status_code == 413
+    chunks = (b"note=" + b"x" * 10_000 for _ in range(10))
+    assert ada.http.post(f"/item/{ada.number}", content=chunks).status_code == 413
+    assert stored(blind_test) == []
+    assert ada.post(choice="1", preference="1", note="ü" * 3000).status_code == 200
+    assert stored(blind_test)[0].note == "ü" * MAX_NOTE
+
+
+def test_the_server_logs_nothing_of_what_is_said(served: Served) -> None:
+    ada = Rater(served.links["ada"])
+    ada.answer("1", "1", "a secret remark")
+    ada.http.post("/item/1", content=b"\xff\xfe=%zz&note=another secret")
+    assert served.stop().strip() == "claude-trainer: interrupted"
+
+
+def test_time_is_measured_without_the_clock_of_the_wall(blind_test: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wall clock runs backwards here; the seconds still add up."""
+    import asyncio
+    import datetime
+    import time
+
+    class Backwards(datetime.datetime):
+        seen = 10**9
+
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> datetime.datetime:  # type: ignore[override]
+            cls.seen -= 10_000
+            return datetime.datetime.fromtimestamp(cls.seen, tz)
+
+    monkeypatch.setattr("trainer.evaluate.answer_store.datetime", Backwards)
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    now = 100.0
+    monkeypatch.setattr("trainer.evaluate.blind_test_page.time.monotonic", lambda: now)
+    page = BlindTestPage(blind_test)
+    token = page.answers.invite("ada")
+    transport = httpx2.ASGITransport(app=page.app(Place.of(["test"], 80)))
+
+    async def work() -> None:
+        nonlocal now
+        async with httpx2.AsyncClient(transport=transport, base_url="http://test", follow_redirects=True) as http:
+            shown = (await http.get(f"/r/{token}")).text
+            fields = dict(re.findall(r'name="(form|item)" value="([^"]*)"', shown))
+            for seconds, choice in ((7, "1"), (5, "2")):
+                now += seconds
+                await http.post("/item/1", data=fields | {"choice": choice, "autosave": "1"})
+
+    asyncio.run(work())
+    assert [(a.choice, a.seconds) for a in page.answers.answers()] == [("2", 12.0)]
+    page.answers.close()
+
+
+@given(st.text(min_size=1), st.text(), st.text())
+def test_whatever_a_trace_or_a_rater_says_is_text(tool: str, text: str, note: str) -> None:
+    evil = f'{text}<script>x</script></pre></textarea>"><img src=x onerror=y>'
+    call = ShownCall(tool=tool + "<b>", arguments=[(evil, evil), ("change", f"+{evil}\n-{evil}")], output=evil)
+    side = Rendering(steps=[ShownStep(text=evil, calls=[call])], answer=evil)
+    item = Item(item="i001", prompt=evil, first=side, second=Rendering(answer=text))
+    page = question(item, Answer("ada", "i001", note=note + evil), Progress(1, 0, 8), "token")
+    assert "<script" not in page
+    assert "<img" not in page
+    assert "<b>" not in page
+    assert (page.count("<textarea"), page.count("</textarea>"), page.count("</main>")) == (1, 1, 1)
+    assert page.count("<pre") == page.count("</pre>")
+
+
+def test_every_rater_has_an_order_of_their_own(blind_test: Path) -> None:
+    page = BlindTestPage(blind_test)
+    orders = {tuple(item.item for item in page.order(name)) for name in ("ada", "bob", "cyd", "dan")}
+    assert len(orders) == 4
+    assert {frozenset(order) for order in orders} == {frozenset(next(iter(orders)))}
+    page.answers.close()
+
+
+def test_an_older_or_broken_file_of_answers_is_one_clear_line(tmp_path: Path) -> None:
+    import sqlite3
+
+    broken, older = tmp_path / "a.sqlite3", tmp_path / "b.sqlite3"
+    broken.write_bytes(b"not a database, by far" * 100)
+    with sqlite3.connect(older) as connection:
+        connection.execute("CREATE TABLE answer (number INTEGER)")
+    connection.close()
+    for path in (broken, older):
+        with pytest.raises(TrainerError, match="not a file of answers"):
+            AnswerStore(path)
+
+
+def test_place_names_what_browsers_send() -> None:
+    assert Place.of(["127.0.0.1", "localhost"], 8096).hosts == {"127.0.0.1:8096", "localhost:8096"}
+    assert "127.0.0.1" in Place.of(["127.0.0.1"], 80).hosts
+    public = Place.of(["10.0.0.5"], 8096, "https://Rate.example")
+    assert (public.secure, "rate.example" in public.hosts) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["serve", "--host", "0.0.0.0", "--port", "0"], 1, "say with --url"),
+        (["serve", "--url", "rate.example"], 2, "expected http:// or https://"),
+        (["create"], 2, "say what is compared"),
+        (["create", "--teacher", "no.jsonl", "--student", "no.jsonl"], 1, "no such file"),
+        (["report", "--out", "nowhere"], 1, "no blind test here"),
+    ],
+)
+def test_known_errors_are_one_clear_line(blind_test: Path, arguments: list[str], code: int, told: str) -> None:
+    out = ["--out", str(blind_test)] if arguments[0] == "serve" else []
+    done = subprocess.run([*CLI, *arguments, *out], capture_output=True, text=True, cwd=blind_test)
+    assert done.returncode == code
+    assert told in done.stderr
+    assert code == 2 or done.stderr.count("\n") == 1
+
+
+def test_a_taken_port_is_one_clear_line(blind_test: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = subprocess.run([*CLI, "serve", "--out", str(blind_test), "--port", port], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "cannot listen" in done.stderr
 
 
 def test_what_traces_say_is_text_on_the_page(tmp_path: Path) -> None:
@@ -131,107 +337,11 @@ def test_what_traces_say_is_text_on_the_page(tmp_path: Path) -> None:
     subprocess.run([*CLI, *arguments], check=True, capture_output=True)
     server = Served(tmp_path / "test")
     try:
-        page = get(server.links["rater"]).text
+        page = Rater(server.links["rater"]).page
     finally:
         server.stop()
     assert "&lt;script&gt;alert(1)" in page
     assert "<img" not in page
-
-
-def answer_all(folder: Path, rater: str, wrong: set[int]) -> None:
-    """Answers every item through the store; the items numbered in `wrong` (0-based) wrongly."""
-    store = AnswerStore(folder / ANSWERS)
-    store.invite(rater)
-    for number, entry in enumerate(open_key(folder).entries):
-        assert entry.teacher_side is not None
-        side = 3 - entry.teacher_side if number in wrong else entry.teacher_side
-        assert store.record(rater, entry.item, str(side))  # type: ignore[arg-type]
-    store.close()
-
-
-def test_report_is_refused_while_the_test_is_open_and_closing_is_final(blind_test: Path) -> None:
-    answer_all(blind_test, "ada", {0, 1, 2})
-    with pytest.raises(TrainerError, match=r"the test is open \(8 of 8 answers\)"):
-        report(blind_test)
-    result = report(blind_test, close=True)
-    assert (result.wrong, result.choices, result.undecided) == (3, 8, 0)
-    store = AnswerStore(blind_test / ANSWERS)
-    store.invite("late")
-    assert not store.record("late", "i001", "1")
-    store.undo("ada")
-    store.close()
-    assert report(blind_test).model_dump() == result.model_dump() | {
-        "notes": [*result.notes, "closed with 8 of 16 answers"]
-    }
-
-
-def test_raters_who_agree_do_not_count_twice(blind_test: Path) -> None:
-    answer_all(blind_test, "ada", {0, 1, 2, 3})
-    answer_all(blind_test, "bob", {0, 1, 2, 3})
-    result = report(blind_test, close=True)
-    assert (result.wrong, result.choices) == (8, 16)
-    assert (result.independent_wrong, result.independent_choices) == (4, 8)
-    assert result.design_effect == pytest.approx(2)
-    assert any("count as 8 independent" in note for note in result.notes)
-
-
-def test_a_tampered_key_is_not_reported(blind_test: Path) -> None:
-    answer_all(blind_test, "ada", set())
-    key = blind_test / "key.json"
-    key.write_text(key.read_text("utf-8").replace('"teacher_side": 1', '"teacher_side": 2', 1), "utf-8")
-    with pytest.raises(TrainerError, match="key was changed"):
-        report(blind_test, close=True)
-
-
-def test_the_three_commands_end_in_json_and_a_page(tmp_path: Path) -> None:
-    teachers = [trace(number, workflow="edit" if number % 2 else "database") for number in range(6)]
-    teachers += [trace(20 + number, user_prompt="Again", workflow="question") for number in range(2)]
-    files = [
-        write_traces(tmp_path / "t.jsonl", teachers),
-        write_traces(tmp_path / "s.jsonl", [student_of(item) for item in teachers[:6]]),
-    ]
-    folder = tmp_path / "test"
-    created = subprocess.run(
-        [*CLI, "create", "--teacher", str(files[0]), "--student", str(files[1]), "--out", str(folder), "--json"],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    counts = json.loads(created.stdout)
-    assert (counts["pairs"], counts["controls"], counts["teacher_first"]) == (6, 1, 3)
-    store = AnswerStore(folder / ANSWERS)
-    store.invite("ada")
-    for entry in open_key(folder).entries:
-        store.saw("ada", entry.item)
-        store.record("ada", entry.item, "1")
-    store.close()
-    refused = subprocess.run([*CLI, "report", "--out", str(folder)], capture_output=True, text=True)
-    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
-    assert "--close" in refused.stderr
-    closed = subprocess.run(
-        [*CLI, "report", "--out", str(folder), "--close", "--json"], check=True, capture_output=True, text=True
-    )
-    result = json.loads(closed.stdout)
-    assert (result["wrong"], result["choices"]) == (3, 6)
-    assert result["controls"] == {"n": 1, "first": 1, "undecided": 0}
-    assert set(result["by_workflow"]) == {"database", "edit"}
-    assert [verdict["interval"] for verdict in result["verdicts"]] == ["INCONCLUSIVE", "INCONCLUSIVE"]
-    page = (folder / "report.html").read_text("utf-8")
-    assert "Success: INCONCLUSIVE" in page
-    assert "Replace: INCONCLUSIVE" in page
-    assert json.loads((folder / "report.json").read_text("utf-8")) == result
-
-
-def test_missing_traces_are_one_clear_line(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [*CLI, "create", "--teacher", str(tmp_path / "no.jsonl"), "--student", str(tmp_path / "no.jsonl")],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
-    )
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert "no such file" in done.stderr
 
 
 def test_help_does_not_load_the_server() -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binom
+from scipy.stats import binom, norm
 
 from trainer.errors import TrainerError
 from trainer.evaluate.indistinguishability_test import (
+    bootstrap_by_sample,
     clopper_pearson,
     design_effect,
     effective,
@@ -119,8 +121,27 @@ def test_length_guesser_finds_a_teacher_who_always_writes_more() -> None:
 def test_length_guesser_learns_the_direction_from_the_other_pairs() -> None:
     guess = length_guess({f"i{n}": (100, 200 + n) for n in range(20)} | {"odd": (300, 100), "same": (5, 5)})
     assert guess is not None
-    assert (guess.n, guess.wrong) == (21, pytest.approx(1 / 21))
+    assert guess.n == 21
+    assert guess.wrong == pytest.approx(1 / 21)
 
 
 def test_length_guesser_needs_two_pairs() -> None:
     assert length_guess({"i1": (3, 4), "i2": (5, 5)}) is None
+
+
+def test_bootstrap_by_sample_is_as_wide_as_raters_depend_on_each_other() -> None:
+    draw = random.Random(2)
+    alone = [[draw.random() < 0.5] for _ in range(60)]
+    low, high = bootstrap_by_sample(alone)
+    copied_low, copied_high = bootstrap_by_sample([group * 5 for group in alone])
+    assert (copied_low, copied_high) == pytest.approx((low, high))
+    share = wilson_interval(sum(map(sum, alone)), 60)
+    assert (low, high) == pytest.approx((share.low, share.high), abs=0.03)
+
+
+def test_normal_approximation_of_the_facts_gives_about_the_same_number_of_samples() -> None:
+    """n = ((z_a sqrt(p0 q0) + z_b / 2) / (1/2 - p0))^2 is the textbook's; the exact test wants up to 5 % more."""
+    for threshold in (0.45, 0.48):
+        p = threshold
+        textbook = ((norm.isf(0.05) * math.sqrt(p * (1 - p)) + norm.isf(0.2) / 2) / (0.5 - p)) ** 2
+        assert textbook <= samples_needed(threshold) <= 1.06 * textbook
