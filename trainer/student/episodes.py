@@ -17,6 +17,7 @@ from claude_capture.claude_trace_schema import Trace
 from trainer.records import Message
 from trainer.student.chat_format import EOT, ParsedTurn, encode, parse_assistant
 from trainer.student.kv_cache import in_place_cache
+from trainer.student.merged_adapter import merged_adapter
 
 Stop = Literal["answer", "max_turns", "max_tokens", "environment", "window", "error"]
 """How an episode ended: with an answer, at a limit of turns or of tokens in a turn, because the environment had
@@ -171,34 +172,38 @@ def run_episodes(
     rows = [_Row(environment, tokenizer, seed + index, window) for index, environment in enumerate(environments)]
     active = [row for row in rows if row.pending]
     cache = in_place_cache()
-    while active:
-        count = min(len(row.pending) for row in active)
-        inputs = torch.tensor([row.take(count) for row in active], device=model.device)
-        with torch.inference_mode():
-            outputs = model(input_ids=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        logits = outputs.logits[:, -1]
-        ended: list[_Row] = []
-        waiting = [index for index, row in enumerate(active) if not row.pending]
-        if waiting:
-            chosen = _choose(logits[waiting].float(), [active[index].random for index in waiting], temperature)
-            for index, token in zip(waiting, chosen, strict=True):
-                if active[index].choose(token, end, max_turns, max_new_tokens):
-                    ended.append(active[index])
-        if ended:
-            kept = [index for index, row in enumerate(active) if row not in ended]
-            cache.batch_select_indices(torch.tensor(kept, dtype=torch.long, device=model.device))
-            active = [active[index] for index in kept]
-            if progress is not None:
-                progress(len(ended))
+    with merged_adapter(model):
+        while active:
+            count = min(len(row.pending) for row in active)
+            inputs = torch.tensor([row.take(count) for row in active], device=model.device)
+            with torch.inference_mode():
+                outputs = model(input_ids=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            logits = outputs.logits[:, -1]
+            ended: list[_Row] = []
+            waiting = [index for index, row in enumerate(active) if not row.pending]
+            if waiting:
+                chosen = choose(logits[waiting].float(), [active[index].random for index in waiting], temperature)
+                for index, token in zip(waiting, chosen, strict=True):
+                    if active[index].choose(token, end, max_turns, max_new_tokens):
+                        ended.append(active[index])
+            if ended:
+                kept = [index for index, row in enumerate(active) if row not in ended]
+                cache.batch_select_indices(torch.tensor(kept, dtype=torch.long, device=model.device))
+                active = [active[index] for index in kept]
+                if progress is not None:
+                    progress(len(ended))
     return [row.episode for row in rows]
 
 
-def _choose(logits: torch.Tensor, generators: Sequence[torch.Generator], temperature: float) -> list[int]:
-    """One token per row of [rows, vocabulary]."""
+def choose(logits: torch.Tensor, generators: Sequence[torch.Generator], temperature: float) -> list[int]:
+    """One token per row of [rows, vocabulary]: the likeliest, or the one at a uniform draw of the cumulated chances."""
     if temperature == 0:
-        return [int(token) for token in logits.argmax(-1)]
-    # a model gone wrong writes garbage, which is scored as such; it must not end the run in the sampler
-    chances = torch.softmax(torch.nan_to_num(logits) / temperature, -1).cpu()
-    return [
-        int(torch.multinomial(row, 1, generator=generator)) for row, generator in zip(chances, generators, strict=True)
-    ]
+        chosen = logits.argmax(-1)
+    else:
+        # a model gone wrong writes garbage, which is scored as such; it must not end the run in the sampler
+        cumulated = torch.softmax(torch.nan_to_num(logits).double() / temperature, -1).cumsum(-1)
+        draws = torch.tensor([[torch.rand((), generator=g, dtype=torch.double)] for g in generators])
+        places = draws.to(logits.device) * cumulated[:, -1:]
+        chosen = torch.searchsorted(cumulated, places, right=True).squeeze(-1).clamp_(max=logits.shape[-1] - 1)
+    tokens: list[int] = chosen.tolist()
+    return tokens

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import Linear
 
 from tests.trainer.student.tiny_bases import tiny_base
 from trainer.config import StudentConfig
@@ -14,7 +16,8 @@ from trainer.records import Message
 from trainer.student.base_model import load_model, load_tokenizer
 from trainer.student.chat_format import EOT, ParsedTurn, encode
 from trainer.student.episode_trace import trace_of
-from trainer.student.episodes import run_episodes
+from trainer.student.episodes import choose, run_episodes
+from trainer.student.merged_adapter import merged_adapter
 
 
 class Echo:
@@ -168,3 +171,38 @@ def test_episode_becomes_a_trace_with_its_failures() -> None:
     unfinished = trace_of(messages[:-1], reference=trace, student="x")
     assert (unfinished.status, unfinished.claude_response) == ("interrupted", "")
     assert unfinished.trace_id == trace.trace_id
+
+
+def test_adapter_is_merged_while_the_student_writes_and_untouched_afterwards(student: tuple[Any, Any]) -> None:
+    model, tokenizer = student
+    policy = get_peft_model(copy.deepcopy(model), LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
+    before = {name: weight.detach().clone() for name, weight in policy.named_parameters()}
+    ids = torch.tensor([tokenizer.encode("where is MAX_LOAD?")])
+    with torch.no_grad():
+        apart = policy(input_ids=ids).logits
+        with merged_adapter(policy):
+            assert any(layer.merged for layer in policy.modules() if isinstance(layer, Linear))
+            torch.testing.assert_close(policy(input_ids=ids).logits, apart, rtol=1e-4, atol=1e-4)
+        assert torch.equal(policy(input_ids=ids).logits, apart)
+    assert not any(layer.merged for layer in policy.modules() if isinstance(layer, Linear))
+    after = dict(policy.named_parameters())
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], weight) for name, weight in before.items())
+
+
+def test_merging_is_undone_where_the_environment_breaks_the_block(student: tuple[Any, Any]) -> None:
+    policy = get_peft_model(copy.deepcopy(student[0]), LoraConfig(r=4, target_modules="all-linear"))
+    with pytest.raises(KeyboardInterrupt), merged_adapter(policy):
+        raise KeyboardInterrupt
+    assert not any(layer.merged for layer in policy.modules() if isinstance(layer, Linear))
+
+
+def test_tokens_are_drawn_as_often_as_their_chances_say() -> None:
+    logits = torch.tensor([[0.0, 1.0, -torch.inf, 2.0, -1.0]])
+    chances = torch.softmax(logits[0] / 0.7, -1)
+    count = 4000
+    generators = [torch.Generator().manual_seed(seed) for seed in range(count)]
+    drawn = torch.bincount(torch.tensor(choose(logits.expand(count, -1), generators, 0.7)), minlength=5)
+    spread = (chances * (1 - chances) / count).sqrt()
+    assert drawn[2] == 0
+    assert ((drawn / count - chances).abs() <= 4 * spread).all()
