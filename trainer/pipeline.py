@@ -213,7 +213,7 @@ class Road:
                     self.config,
                     run,
                     weights=sampling_weights(cases, read_mined(practised)) if practised.exists() else None,
-                    **({"reference": versions.adapter(SFT)} if student.version > 1 else {}),
+                    reference=versions.adapter(SFT) if student.version > 1 else None,
                     progress=lambda n, total, metrics: stage.progress(n, total, f"reward {metrics['reward']:.3f}"),
                 )
                 ppo_page(run.metrics()).write(run.path / "report.html")
@@ -237,15 +237,15 @@ class Road:
             previous: what was mined before, so that prompts rest and are tested again; None is the file itself.
             limits: `samples`, `prompts` or `top` where they are to differ from the config's [mining].
         """
-        from trainer.ppo.adversarial_prompt_miner import mine, read_mined, write_mined
+        from trainer.ppo.adversarial_prompt_miner import looked_at, mine, read_mined, write_mined
         from trainer.reward.behavioral_reward_model import BehavioralRewardModel
         from trainer.student.base_model import load_adapted, load_tokenizer
 
         file = file or self.runs / "mined.jsonl"
         before = previous or file
         mining = self.config.mining.model_copy(update={k: v for k, v in limits.items() if v is not None})
-        cases = self.cases("train")
-        cases = cases[:: max(1, -(-len(cases) // mining.prompts))]
+        known = read_mined(before) if before.exists() else []
+        cases = looked_at(self.cases("train"), mining.prompts, known)
         adapter = self.versions.adapter(student)
         with self.stages.stage("mine") as stage:
             base = self.base()
@@ -260,7 +260,7 @@ class Road:
                 temperature=self.config.ppo.temperature,
                 seed=self.config.student.seed,
                 top=mining.top,
-                previous=read_mined(before) if before.exists() else (),
+                previous=known,
             )
             write_mined(file, found)
             stage.went_in = f"{len(cases)} prompts × {mining.samples}, {student.slug}"

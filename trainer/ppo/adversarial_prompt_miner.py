@@ -6,6 +6,9 @@ sometimes gets it right and sometimes not (there is something to reinforce), whe
 
     priority = variance of the reward over samples × teacher's self-agreement × staleness      each factor in [0, 1]
 
+Each round looks at other prompts, and again at those chosen before (`looked_at`): what is mastered by now has no
+variance left and drops out, what is not has regained staleness and stays.
+
 Mining reads the training split only; the held-out prompts must stay unseen.
 """
 
@@ -57,6 +60,24 @@ class Mined:
     round: int
 
 
+def looked_at(cases: Sequence[Case], count: int, previous: Sequence[MinedPrompt] = ()) -> list[Case]:
+    """Which training prompts a round samples: at most `count`, in the order of `cases`.
+
+    Up to half of them are re-tests, those chosen longest ago first; the rest is spread evenly over the others and
+    moves on with each round, so that every prompt has its turn.
+    """
+    last = {prompt.trace_id: prompt.round for prompt in previous if prompt.round >= 0}
+    number = 1 + max(last.values(), default=-1)
+    chosen = sorted((case for case in cases if case.trace_id in last), key=lambda case: last[case.trace_id])
+    others = [case for case in cases if case.trace_id not in last]
+    retests = chosen[: max(count // 2, count - len(others))]
+    fresh = count - len(retests)
+    stride = max(1, -(-len(others) // max(1, fresh)))
+    places = range(number % stride, len(others), stride)
+    taken = {id(case) for case in retests} | {id(others[place]) for place in places[:fresh]}
+    return [case for case in cases if id(case) in taken]
+
+
 def mine(
     model: Any,
     tokenizer: Any,
@@ -77,7 +98,7 @@ def mine(
         cases: prompts of the training split; any other is refused.
         samples: episodes per prompt, at least 2.
         top: how many prompts of this round count as chosen (they lose staleness).
-        previous: what the last round found.
+        previous: what the last round found. Prompts chosen then that are not looked at now are kept as they were.
 
     Raises:
         TrainerError: a case outside the training split, or too few samples.
@@ -105,7 +126,9 @@ def mine(
     ]
     found.sort(key=lambda prompt: (-prompt.priority, prompt.trace_id))
     chosen = {prompt.trace_id for prompt in found[:top] if prompt.priority > 0}
-    return Mined([p.model_copy(update={"round": number}) if p.trace_id in chosen else p for p in found], number)
+    seen = {prompt.trace_id for prompt in found}
+    found = [p.model_copy(update={"round": number}) if p.trace_id in chosen else p for p in found]
+    return Mined([*found, *(p for p in previous if p.round >= 0 and p.trace_id not in seen)], number)
 
 
 def _rate(
@@ -117,10 +140,13 @@ def _rate(
     last = before.round if before else -1
     staleness = 1.0 if last < 0 else 1 - 0.5 ** ((number - last) / STALE_AFTER)
     lost = Counter(line for rollout in rollouts for line in rollout.breakdown.explanation).most_common(1)
+    history = "never mined"
+    if before is not None and last >= 0:
+        ago = number - last
+        history = f"mined {ago} round{'s' if ago > 1 else ''} ago at mean {np.mean(before.rewards):.2f}"
     why = (
         f"{len(rewards)} samples earned {min(rewards):.2f} to {max(rewards):.2f} (mean {np.mean(rewards):.2f}); "
-        f"the teacher agrees with itself to {agreement:.2f}; "
-        + ("never mined" if last < 0 else f"last mined {number - last} rounds ago")
+        f"the teacher agrees with itself to {agreement:.2f}; {history}"
         + (f"; most often lost: {lost[0][0]}" if lost else "")
     )
     return MinedPrompt(
@@ -162,11 +188,16 @@ def read_mined(path: Path) -> list[MinedPrompt]:
     """Reads mined.jsonl.
 
     Raises:
-        TrainerError: it is not there or not one of ours.
+        TrainerError: it is not there, not one of ours, or has a prompt outside the training split.
     """
     try:
-        return [MinedPrompt.model_validate_json(line) for line in path.read_bytes().splitlines() if line.strip()]
+        found = [MinedPrompt.model_validate_json(line) for line in path.read_bytes().splitlines() if line.strip()]
     except FileNotFoundError:
         raise TrainerError(f"{path}: not there; run `claude-trainer mine` first") from None
     except ValueError as error:
         raise TrainerError(f"{path}: not a mined.jsonl: {str(error).splitlines()[0]}") from None
+    if foreign := next((prompt for prompt in found if prompt.split != "train"), None):
+        raise TrainerError(
+            f"{path}: prompt {foreign.trace_id} is of split '{foreign.split}'; only the training split is practised"
+        )
+    return found

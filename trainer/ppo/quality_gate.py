@@ -32,6 +32,7 @@ from trainer.report.statistics import Interval, mean_interval
 from trainer.reward.reference_range import Figure, ReferenceRange
 
 CONFIDENCE = 0.95
+MOST_PROMPTS = 10_000
 Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 
 
@@ -139,13 +140,22 @@ def _compare_type(
 def prompts_needed(values: Sequence[float], threshold: float, confidence: float = CONFIDENCE) -> int | None:
     """How many more values like these would bring the lower bound to the threshold; None where none would.
 
-    Solves mean - z·s/√N = threshold for N, with the normal z and at least two values.
+    Solves mean - t(N - 1)·s/√N = threshold for N by iteration from the normal z, with at least two values; None too
+    above MOST_PROMPTS, which nobody will record.
     """
+    from scipy import stats
+
     if len(values) < 2 or statistics.fmean(values) <= threshold:
         return None
-    z = statistics.NormalDist().inv_cdf(0.5 + confidence / 2)
-    wanted = (z * statistics.stdev(values) / (statistics.fmean(values) - threshold)) ** 2
-    return max(1, math.ceil(wanted) - len(values))
+    scale = statistics.stdev(values) / (statistics.fmean(values) - threshold)
+    wanted, tail = len(values), 0.5 + confidence / 2
+    factor = statistics.NormalDist().inv_cdf(tail)
+    for _ in range(4):
+        if (factor * scale) ** 2 > MOST_PROMPTS:
+            return None
+        wanted = max(2, math.ceil((factor * scale) ** 2))
+        factor = float(stats.t.ppf(tail, wanted - 1))
+    return max(1, wanted - len(values))
 
 
 def _reference(figure: Figure | None) -> GateReference | None:
@@ -189,7 +199,7 @@ def _sentence(measure: GateMeasure) -> str:
 def more_words(needed: int | None) -> str:
     """How many more prompts an open question takes, in words."""
     if needed is None:
-        return "too close for any number of prompts to tell"
+        return "too close for any reasonable number of prompts to tell"
     return f"about {needed} more prompt{'s' if needed > 1 else ''} could tell"
 
 
@@ -203,7 +213,7 @@ def _comparison(rows: Sequence[GateWorkflow], previous: str, tolerance: float) -
         return [f"against {previous}: PASS, {types} lost less than {tolerance:.2f}"]
     return [
         f"{row.workflow} against {previous}: {row.verdict}, {row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}] "
-        f"over {row.n} prompts, a loss up to {tolerance:.2f} is tolerated"
+        f"over {row.n} prompt{'s' if row.n > 1 else ''}, a loss up to {tolerance:.2f} is tolerated"
         + (f"; {more_words(row.more_prompts)}" if row.verdict == "INCONCLUSIVE" else "")
         for row in open_or_worse
     ]

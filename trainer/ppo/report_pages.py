@@ -15,7 +15,7 @@ from trainer.report.plots import interval_chart, line_chart
 from trainer.run_folder import write_atomic
 
 SHOWN_LOSSES = 6
-WORDS = {"PASS": "held", "FAIL": "worse", "INCONCLUSIVE": "open"}
+WORDS = {"PASS": "held", "FAIL": "become worse", "INCONCLUSIVE": "not been decided"}
 """Verdict on a type of work, in the table's words."""
 
 
@@ -93,25 +93,22 @@ def gate_page(gate: GateReport, heldout: Heldout) -> Page:
             ),
         )
     page.table(
-        ["figure", "measured", "95 % interval", "wanted", "floor", "ceiling", "verdict"],
-        [
-            [m.name, m.mean, f"{m.low:.3f} to {m.high:.3f}", m.threshold, *_range(gate, m.name), m.verdict]
-            for m in shown
-        ],
+        ["figure", "verdict", "measured", "95 % interval", "wanted", "floor", "ceiling"],
+        [[m.name, m.verdict, m.mean, _interval(m.low, m.high), m.threshold, *_range(gate, m.name)] for m in shown],
     )
     if gate.workflows:
         page.text(f"## Each type of work against {gate.previous}")
         page.table(
-            ["work", "prompts", "before", "now", "difference", "interval", ""],
+            ["work", "it has", "difference", "interval", "prompts", "before", "now"],
             [
                 [
                     row.workflow,
+                    WORDS[row.verdict],
+                    f"{row.difference:+.3f}".replace("-", "−"),
+                    _interval(row.low, row.high, "+"),
                     row.n,
                     row.previous,
                     row.mean,
-                    f"{row.difference:+.3f}".replace("-", "−"),
-                    f"{row.low:+.3f} to {row.high:+.3f}".replace("-", "−"),
-                    WORDS[row.verdict],
                 ]
                 for row in gate.workflows
             ],
@@ -154,6 +151,11 @@ def _range(gate: GateReport, name: str) -> tuple[float | None, float | None]:
         return None, None
     floor, ceiling = (getattr(end, name) if end is not None else None for end in (gate.floor, gate.ceiling))
     return floor, ceiling
+
+
+def _interval(low: float, high: float, sign: str = "") -> str:
+    """Both bounds on one line, with real minus signs."""
+    return f"{low:{sign}.3f} to {high:{sign}.3f}".replace("-", "−").replace(" ", "\u00a0")
 
 
 def _coverage(heldout: Heldout) -> str:

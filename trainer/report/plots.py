@@ -26,6 +26,7 @@ Image = NewType("Image", str)
 PALETTE = ("#3d85c6", "#d9771a", "#2e9b78", "#c9528b", "#8a70c9", "#a3901f", "#5f9fb8", "#b3604a")
 _INK, _GRID = "#010203", "#040506"  # stand-ins, replaced by the page's colours in the finished SVG
 _WIDTH, _HEIGHT = 7.6, 3.5  # inches
+_NARROW = 6.2  # inches; such a figure shrinks to a phone's width, where wider ones are scrolled
 _PIXELS_PER_INCH = 108  # fills the page's column with a figure of _WIDTH; narrower ones keep the size of their text
 
 Points = Sequence[tuple[float, float]]
@@ -252,7 +253,7 @@ def interval_chart(
     """
     if not rows:
         raise TrainerError(f"nothing to plot: no interval for {xlabel!r}")
-    figure, axes = _figure(_WIDTH, 1.25 + 0.42 * len(rows))
+    figure, axes = _figure(_NARROW, 1.25 + 0.42 * len(rows))
     axes.grid(visible=False, axis="y")
     axes.grid(axis="x", color=_GRID, linewidth=0.8)
     places = {name: len(rows) - 1 - number for number, name in enumerate(rows)}
@@ -279,8 +280,8 @@ def interval_chart(
     axes.set_yticks(list(places.values()), list(places))
     axes.set_ylim(-0.6, len(rows) - 0.3)
     axes.margins(x=0.04)
-    _label_series(axes, 2)
-    return _finish(figure, axes, xlabel, "")
+    _label_series(axes, 4)
+    return Image(_finish(figure, axes, xlabel, "").replace('style="', 'style="min-width: 0; ', 1))
 
 
 def _figures(value: float | None) -> str:

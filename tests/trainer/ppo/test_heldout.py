@@ -14,6 +14,8 @@ from trainer.config import Config, GateConfig, PpoConfig, RewardConfig
 from trainer.errors import TrainerError
 from trainer.ppo.adversarial_prompt_miner import (
     LARGEST_SHARE,
+    MinedPrompt,
+    looked_at,
     mine,
     read_mined,
     sampling_weights,
@@ -146,6 +148,21 @@ def test_cases_of_a_split_in_both_modes(edit_sample: BCSample, record: SimpleNam
     assert environment.penalties == [0.5]
 
 
+def test_other_runs_of_a_prompt_are_references_too(edit_sample: BCSample, record: SimpleNamespace) -> None:
+    runs = [edit_sample.model_copy(update={"trace_id": f"t{i}", "workspace": "w"}) for i in range(4)]
+    runs[2] = runs[2].model_copy(update={"split": "test"})
+    traces = [record.trace_from(sample) for sample in runs]
+    traces[3] = traces[3].model_copy(update={"turn_index": 2})  # later in its session: the same words ask for else
+    known = {
+        case.trace_id: [r.trace_id for r in case.references] for case in cases_from(runs, traces, Config(), "train")
+    }
+    assert known == {"t0": ["t0", "t1"], "t1": ["t1", "t0"], "t3": ["t3"]}
+    (held_out,) = cases_from(runs, traces, Config(), "test")
+    assert [trace.trace_id for trace in held_out.references] == ["t2"], "a run of another split is no reference"
+    apart = [runs[0], runs[1].model_copy(update={"workspace": "other"})]
+    assert [len(case.references) for case in cases_from(apart, traces, Config(), "train")] == [1, 1]
+
+
 class Coin:
     """A reward that differs between samples of one prompt and not of another."""
 
@@ -176,6 +193,11 @@ def test_mining_prefers_what_can_be_learned_and_forgets_what_was_just_practised(
     again = mine(model, tokenizer, cases[:3], Coin(), **options, previous=read_mined(tmp_path / "mined.jsonl"))
     assert again.round == 1
     assert 0 < again.prompts[0].priority < best.priority
+    assert "mined 1 round ago at mean 0.50" in again.prompts[0].why
+    elsewhere = mine(model, tokenizer, cases[3:], Coin(), **options, previous=first.prompts)
+    kept = {prompt.trace_id: prompt for prompt in elsewhere.prompts}
+    assert set(kept) == {"case-1", "case-2", "case-3", "case-4", "case-5"}
+    assert kept["case-1"] in first.prompts, "what was chosen and is not looked at now is kept as it was"
     weights = sampling_weights(cases, first.prompts)
     assert weights[:3] == [1.0, LARGEST_SHARE, LARGEST_SHARE]
     assert weights[3:] == [1.0] * 3
@@ -198,6 +220,33 @@ def test_mining_never_touches_another_split(
     (tmp_path / "mined.jsonl").write_text('{"trace_id": 3}\n')
     with pytest.raises(TrainerError, match=r"not a mined\.jsonl"):
         read_mined(tmp_path / "mined.jsonl")
+    line = mined("secret", 0).model_copy(update={"split": "test"}).model_dump_json()
+    (tmp_path / "mined.jsonl").write_text(line + "\n")
+    with pytest.raises(TrainerError, match="prompt secret is of split 'test'; only the training split is practised"):
+        read_mined(tmp_path / "mined.jsonl")
+
+
+def mined(trace_id: str, number: int) -> MinedPrompt:
+    values: dict[str, Any] = {"priority": 0.1, "variance": 0.1, "agreement": 1.0, "staleness": 1.0, "rewards": [0.0]}
+    return MinedPrompt(trace_id=trace_id, split="train", round=number, why="", **values)
+
+
+def test_rounds_of_mining_retest_what_was_chosen_and_have_seen_every_prompt_in_the_end() -> None:
+    cases = [Case(f"p{i:02}", (), lambda: None, split="train") for i in range(40)]  # type: ignore[arg-type, return-value]
+    known: dict[str, MinedPrompt] = {}
+    seen: set[str] = set()
+    for number in range(6):
+        looked = [case.trace_id for case in looked_at(cases, 10, list(known.values()))]
+        assert len(looked) == len(set(looked)) <= 10
+        assert looked == sorted(looked)
+        oldest = sorted((p for p in known.values() if p.round >= 0), key=lambda p: p.round)[:5]
+        assert {prompt.trace_id for prompt in oldest} <= set(looked)
+        seen |= set(looked)
+        known |= {name: mined(name, number if place < 3 else -1) for place, name in enumerate(looked)}
+    assert len(seen) >= 30
+    assert looked_at(cases, 100) == cases
+    everything = [mined(case.trace_id, 0) for case in cases]
+    assert len(looked_at(cases, 10, everything)) == 10
 
 
 def test_teacher_that_disagrees_with_itself_lowers_the_priority(reward: Any, record: SimpleNamespace) -> None:

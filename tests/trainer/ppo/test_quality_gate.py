@@ -23,8 +23,9 @@ def scored(reward: float, alignment: float, constraints: float | None) -> Reward
 
 
 def spread(mean: float, half: float, n: int) -> list[float]:
-    """n values, half of them above and half below the mean."""
-    return [mean + (half if index % 2 else -half) for index in range(n)]
+    """n values, half of them above and half below the mean; of an odd number the last is the mean."""
+    values = [mean + (half if index % 2 else -half) for index in range(n)]
+    return [*values[:-1], mean] if n % 2 else values
 
 
 def gate(rewards: list[float], alignment: float = 0.95, constraints: float | None = 0.9) -> GateReport:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from trainer.errors import TrainerError
 from trainer.report.page import Page
-from trainer.report.plots import Image, bar_chart, heat_map, line_chart, smoothed
+from trainer.report.plots import Image, bar_chart, heat_map, interval_chart, line_chart, smoothed
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -177,3 +177,18 @@ def test_smoothing_stays_within_what_it_has_seen(values: list[float], span: int)
         seen = values[: index + 1]
         assert min(seen) - 1e-3 <= value <= max(seen) + 1e-3
     assert smoothed(values, 1) == values
+
+
+def test_intervals_stand_beside_what_is_wanted() -> None:
+    image = interval_chart(
+        {"reward": (0.9, 0.85, 0.95), "alignment": (0.8, 0.7, 0.9)},
+        "score",
+        wanted={"reward": 0.8, "alignment": 0.85},
+        marks={"floor": {"reward": -0.2}},
+        line=("as before", 0.0),
+    )
+    shown = texts(image)
+    assert {"reward", "alignment", "0.90", "0.80", "wanted", "floor", "as before", "score"} <= set(shown)
+    assert image.startswith('<svg style="min-width: 0; max-width:'), "it shrinks to a phone"
+    with pytest.raises(TrainerError, match="no interval"):
+        interval_chart({})
