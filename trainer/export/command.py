@@ -12,19 +12,26 @@ import click
 
 if TYPE_CHECKING:
     from trainer.export.export_records import DoctorReport, Progress
+    from trainer.export.trial import HeldOut
 
-MARKS = {"passed": "[green]ok[/green]", "warning": "[yellow]note[/yellow]", "failed": "[red]FAIL[/red]"}
+MARKS = {
+    "passed": "[green]ok[/green]",
+    "warning": "[yellow]note[/yellow]",
+    "failed": "[red]FAIL[/red]",
+    "not run": "[dim]-[/dim]",
+}
 
 
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """A bar on stderr; one line per kind of work."""
+    """A bar on stderr, where that is a terminal; one line per kind of work."""
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with RichProgress(*columns, console=Console(stderr=True), transient=True) as bars:
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with RichProgress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         tasks = {}
 
         def report(what: str, done: int, total: int) -> None:
@@ -43,7 +50,8 @@ def print_doctor(report: DoctorReport) -> None:
 
     table = Table(box=None, pad_edge=False, show_header=False)
     for check in report.checks:
-        table.add_row(MARKS[check.status], check.name, escape(check.detail))
+        detail = f"not run: {check.detail}" if check.status == "not run" else check.detail
+        table.add_row(MARKS[check.status], check.name, escape(detail))
     console = Console()
     console.print(table)
     for check in report.checks:
@@ -134,21 +142,58 @@ def export(
     help="Folder or tokenizer.json that the model was trained with; default: rebuilt from the file.",
 )
 @click.option("--strings", default=2000, show_default=True, help="Strings to compare the tokenizers on.")
+@click.option(
+    "--config", "config_path", type=click.Path(path_type=Path), help="TOML config: compare logits and run the gate."
+)
+@click.option("--data", type=click.Path(), help="Data root with the held-out prompts; default: the config's.")
+@click.option("--quick", is_flag=True, help="With --config: few held-out prompts.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-def doctor(model: Path, tokenizer_path: Path | None, strings: int, as_json: bool) -> None:
+def doctor(
+    model: Path,
+    tokenizer_path: Path | None,
+    strings: int,
+    config_path: Path | None,
+    data: str | None,
+    quick: bool,
+    as_json: bool,
+) -> None:
     """Check a GGUF for every known pitfall; exit status 1 where one is found."""
     from trainer.export.doctor import examine
 
+    if config_path is None and (data is not None or quick):
+        raise click.UsageError("--data and --quick belong to --config")
     tokenizer = None
     if tokenizer_path is not None:
         from tokenizers import Tokenizer
 
         file = tokenizer_path / "tokenizer.json" if tokenizer_path.is_dir() else tokenizer_path
         tokenizer = Tokenizer.from_file(str(file))
-    report = examine(model, tokenizer=tokenizer, strings_compared=strings)
+    heldout = None
+    if config_path is not None:
+        heldout = _heldout(model, config_path, data)
+        heldout = heldout.quick() if quick else heldout
+    with progress_bar() as progress:
+        report = examine(model, tokenizer=tokenizer, strings_compared=strings, heldout=heldout, progress=progress)
     if as_json:
         click.echo(report.model_dump_json(indent=1))
     else:
         print_doctor(report)
     if not report.healthy:
         sys.exit(1)
+
+
+def _heldout(model: Path, config_path: Path, data: str | None) -> HeldOut:
+    """The config's held-out prompts, and from the registry beside the file what the file was made from."""
+    from claude_capture.data_root import resolve_data_root
+    from trainer.config import load_config
+    from trainer.export.registry import Registry
+    from trainer.export.trial import held_out
+    from trainer.pipeline import Road
+
+    config = load_config(config_path)
+    road = Road(config, resolve_data_root(data or config.data))
+    entry = Registry(model.parent).entry_of(model)
+    student, export = None, None
+    if entry is not None:
+        student, export = entry.gate, entry.as_export(model.parent)
+    return held_out(road.cases("test"), road.split("test"), config, student=student, export=export)

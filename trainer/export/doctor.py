@@ -12,21 +12,27 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from trainer.errors import TrainerError
 from trainer.export.doctor_corpus import CONTROL_TEXTS, PIECES, TOOLS, conversations, strings
-from trainer.export.export_records import METADATA_PREFIX, Check, DoctorReport
+from trainer.export.export_records import METADATA_PREFIX, TRIAL_CHECKS, Check, DoctorReport, Progress, Trial, not_run
 from trainer.export.gguf_file import GgufFile
 from trainer.export.llama_library import llama_library
 from trainer.export.llama_runtime import GgufModel
+from trainer.export.llama_server import check_llama_server
 from trainer.export.llama_vocabulary import CONTROL_IDS, PRE_TOKENIZER, TokenType, independent_tokenizer
 from trainer.export.parity import tokenizer_parity
 from trainer.student.chat_format import EOT, encode, escape, render, template_text
 
+if TYPE_CHECKING:
+    from trainer.export.trial import HeldOut
+
 PROBE_SECONDS = 600
+TENSORS_PER_LAYER = 9
+"""Two norms, q, k, v and output of the attention, gate, up and down of the feed-forward part."""
 
 
 def _passed(name: str, detail: str) -> Check:
@@ -52,8 +58,10 @@ def check_architecture(file: GgufFile) -> Check:
     rows = int(embedding.shape[1]) if embedding is not None else 0
     tokens = len(file.get("tokenizer.ggml.tokens") or [])
     blocks = file.get("llama.block_count")
-    found = len({tensor.name.split(".")[1] for tensor in file.tensors if tensor.name.startswith("blk.")})
-    good = bool(width and heads and kv_heads and eps and heads % kv_heads == 0 and rows == tokens and blocks == found)
+    per_layer = Counter(tensor.name.split(".")[1] for tensor in file.tensors if tensor.name.startswith("blk."))
+    found = len(per_layer)
+    whole = blocks == found and set(per_layer.values()) == {TENSORS_PER_LAYER}
+    good = bool(width and heads and kv_heads and eps and heads % kv_heads == 0 and rows == tokens and whole)
     detail = f"{found} of {blocks} layers, {heads} heads, {kv_heads} KV heads, {rows} embeddings, {tokens} tokens"
     return _judged("architecture", good, detail, "the header does not fit the tensors; export again from the base")
 
@@ -213,6 +221,30 @@ def check_forgery(file: GgufFile, llama: GgufModel) -> Check:
     )
 
 
+def check_served_bytes(llama: GgufModel) -> Check:
+    """The tokens that the gateway feeds llama.cpp read back as the very bytes that the trainer renders."""
+    every = conversations()
+    for messages, tools in every:
+        if llama.decode(encode(llama, messages, tools).ids) != render(messages, tools):
+            detail = f"differs for {messages[1]['content'][:40]!r}"
+            return _failed("served_bytes", detail, "the vocabulary loses bytes: use a base with Llama 3.1's tokenizer")
+    return _passed("served_bytes", f"{len(every)} conversations reach the model as the trainer's bytes")
+
+
+def check_provenance(file: GgufFile) -> Check:
+    """Whoever finds the file can tell what it is: licence, dataset, and the prompt it was trained to read."""
+    wanted = {
+        "general.license": "--licence",
+        f"{METADATA_PREFIX}dataset_hash": "--dataset",
+        f"{METADATA_PREFIX}student_prompt": "--dataset",
+    }
+    missing = [key for key in wanted if not file.get(key)]
+    if not missing:
+        return _passed("provenance", f"licence {file.get('general.license')}, dataset {file.get(list(wanted)[1])}")
+    advice = f"export again with {' and '.join(dict.fromkeys(wanted[key] for key in missing))}"
+    return Check(name="provenance", status="warning", detail=f"missing: {', '.join(missing)}", advice=advice)
+
+
 def check_loads(path: Path) -> Check:
     """llama.cpp loads the file in a process of its own, generates, and its logits are finite."""
     advice = "see the message of llama.cpp; export again, or update llama-cpp-python"
@@ -270,16 +302,36 @@ def _vocabulary_checks(path: Path, file: GgufFile, tokenizer: Any | None, count:
             *_guarded("bos", lambda: check_bos(file, llama)),
             *_guarded("tokenizer_parity", lambda: check_tokenizer(file, llama, tokenizer, count)),
             *_guarded("forged_tokens", lambda: check_forgery(file, llama)),
+            *_guarded("served_bytes", lambda: check_served_bytes(llama)),
         ]
 
 
-def examine(path: Path, *, tokenizer: Any | None = None, strings_compared: int = 2000) -> DoctorReport:
+def _trial_checks(path: Path, heldout: HeldOut, trial: Trial, progress: Progress | None) -> list[Check]:
+    """What the held-out prompts tell; TRIAL_CHECKS in order."""
+    from trainer.export.trial import behaviour_check, context_check, logit_checks
+
+    return [
+        *_guarded("logits_plain", lambda: logit_checks(path, heldout, trial)),
+        *_guarded("context", lambda: context_check(path, heldout)),
+        *_guarded("behaviour", lambda: behaviour_check(path, heldout, trial, progress)),
+    ]
+
+
+def examine(
+    path: Path,
+    *,
+    tokenizer: Any | None = None,
+    strings_compared: int = 2000,
+    heldout: HeldOut | None = None,
+    progress: Progress | None = None,
+) -> DoctorReport:
     """Makes every check.
 
     Args:
         tokenizer: the transformers tokenizer that the model was trained with; None compares llama.cpp with a
             tokenizer rebuilt from the file's own vocabulary.
         strings_compared: size of the corpus for the tokenizers.
+        heldout: the user's held-out prompts; without them the checks that need them are named as not run.
 
     Raises:
         TrainerError: the file is missing, no GGUF, or cut off.
@@ -295,12 +347,24 @@ def examine(path: Path, *, tokenizer: Any | None = None, strings_compared: int =
         "pre_tokenizer": lambda: check_pre_tokenizer(file),
         "control_tokens": lambda: check_control_tokens(file),
         "eos": lambda: check_ends(file),
+        "provenance": lambda: check_provenance(file),
         "chat_template": lambda: check_template(file),
         "template_rendering": lambda: check_template_rendering(file),
         "loads_and_generates": lambda: check_loads(path),
     }
     for name, check in on_file.items():
         checks += _guarded(name, check)
+    trial: Trial | None = None
     if checks[-1].status == "passed":
         checks += _guarded("vocabulary", lambda: _vocabulary_checks(path, file, tokenizer, strings_compared))
-    return DoctorReport(path=str(path), healthy=all(check.status != "failed" for check in checks), checks=checks)
+        checks += _guarded("template_in_llama_server", lambda: check_llama_server(path))
+        if heldout is not None and heldout.cases and heldout.texts:
+            trial = Trial()
+            checks += _trial_checks(path, heldout, trial, progress)
+        else:
+            lacks = "needs the held-out prompts: give --config"
+            if heldout is not None:
+                lacks = "nothing is held out: set dataset.test_fraction or dataset.test_projects"
+            checks += [not_run(name, lacks) for name in TRIAL_CHECKS]
+    healthy = all(check.status != "failed" for check in checks)
+    return DoctorReport(path=str(path), healthy=healthy, checks=checks, trial=trial)

@@ -70,6 +70,15 @@ class Check(Record):
     advice: str = Field(default="", description="What to do about it; empty where it passed")
 
 
+def not_run(name: str, why: str) -> Check:
+    """A check that lacked what it needs: it neither passed nor failed."""
+    return Check(name=name, status="not run", detail=why)
+
+
+TRIAL_CHECKS = ("logits_plain", "logits_quantized", "context", "behaviour")
+"""The doctor's checks that need the user's held-out prompts, in order."""
+
+
 class WorkflowScore(Record):
     """What the file earned on the held-out prompts of one kind of work."""
 

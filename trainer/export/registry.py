@@ -58,6 +58,19 @@ class ModelEntry(Record):
         """The file that is put into service."""
         return self.files[-1]
 
+    def as_export(self, folder: Path) -> ExportReport:
+        """What was exported, with paths that start at the registry's folder."""
+        plain, quantized = (f.model_copy(update={"path": str(folder / f.path)}) for f in self.files)
+        return ExportReport(
+            name=self.name,
+            base=self.base,
+            adapter=self.adapter,
+            merged=0,
+            tensors=0,
+            plain=plain,
+            quantized=quantized,
+        )
+
     @property
     def obstacles(self) -> list[str]:
         """Why it may not go into service; empty for a model whose gate and doctor both passed."""
@@ -137,6 +150,14 @@ class Registry:
             TrainerError: no such model, with those that there are.
         """
         return _find(self.read(), name, self.path)
+
+    def entry_of(self, gguf: Path) -> ModelEntry | None:
+        """The model that a file belongs to, by its path; None where it is not registered here."""
+        wanted = gguf.resolve()
+        for entry in self.entries():
+            if any((self.folder / file.path).resolve() == wanted for file in entry.files):
+                return entry
+        return None
 
     def register(
         self, report: ExportReport, doctor: DoctorReport, provenance: Provenance, gate: GateReport | None = None

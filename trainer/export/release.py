@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 from tokenizers import Tokenizer
@@ -14,10 +16,13 @@ from trainer.export.doctor import examine
 from trainer.export.export_records import DoctorReport, ExportReport, Progress, Provenance
 from trainer.export.gguf_exporter import export_model
 from trainer.export.model_card import write_model_card
-from trainer.export.registry import ModelEntry, Registry
+from trainer.export.registry import ModelEntry, Registry, check_name
 from trainer.export.student_prompt import student_prompt_of
 from trainer.records import BCSample, GateReport
 from trainer.run_folder import content_hash
+
+if TYPE_CHECKING:
+    from trainer.export.trial import HeldOut
 
 
 class ReleaseReport(Record):
@@ -64,6 +69,7 @@ def release(
     *,
     provenance: Provenance | None = None,
     gate: GateReport | None = None,
+    heldout: HeldOut | None = None,
     progress: Progress | None = None,
 ) -> ReleaseReport:
     """Exports a student, examines the quantised file and registers the model if it is fit for service.
@@ -74,14 +80,18 @@ def release(
         models: folder of the GGUF files and the registry.
         name: llama-claude-bc-v1, llama-claude-ppo-v2 …
         gate: verdict on the held-out prompts, where there is one.
+        heldout: the prompts themselves; the doctor then compares logits and runs the gate again on the quantised file.
 
     Raises:
         TrainerError: the export failed; an unfit file is no error but a report without an entry.
     """
+    check_name(name)
     origin = provenance or Provenance(base_model=str(base))
     report = export_model(base, adapter, models, name, config, provenance=origin, progress=progress)
     tokenizer = Tokenizer.from_file(str(Path(report.base) / "tokenizer.json"))
-    doctor = examine(Path(report.quantized.path), tokenizer=tokenizer)
+    if heldout is not None:
+        heldout = replace(heldout, export=report, student=gate)
+    doctor = examine(Path(report.quantized.path), tokenizer=tokenizer, heldout=heldout, progress=progress)
     entry = Registry(models).register(report, doctor, origin, gate) if doctor.healthy else None
     card = str(write_model_card(entry, models)) if entry is not None else None
     return ReleaseReport(export=report, doctor=doctor, entry=entry, card=card)

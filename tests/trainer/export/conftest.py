@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from trainer.config import ExportConfig
@@ -31,6 +32,7 @@ TOOLS = [
         },
     }
 ]
+ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 SQL = "SELECT id, kva FROM transformers WHERE id IN (1, 2)"
 ROWS = "1|630\n2|1000"
 ANSWER = "Transformer 1 has 630 kVA, transformer 2 has 1000 kVA."
@@ -130,6 +132,26 @@ def make_base(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> MakeB
 
 
 @pytest.fixture(scope="session")
+def make_adapter() -> Callable[..., tuple[Path, Any]]:
+    """Saves an adapter whose factors are all random; returns its folder and the model that it sits on."""
+
+    def make(base: Path, folder: Path, **changes: Any) -> tuple[Path, Any]:
+        settings = {"r": 8, "lora_alpha": 16, "target_modules": ALL_LINEAR, "task_type": "CAUSAL_LM", **changes}
+        model = get_peft_model(LlamaForCausalLM.from_pretrained(base), LoraConfig(**settings))
+        torch.manual_seed(1)
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if "modules_to_save" in name or "lora_A" in name or "lora_B" in name:
+                    weight.normal_(0, 0.05)
+                elif "magnitude" in name:
+                    weight.mul_(1.25)
+        model.save_pretrained(folder)
+        return folder, model
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def learned(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base (GQA, llama3 RoPE) that has learned CONVERSATION by heart, what was given in it included."""
     model = new_llama(tokenizer, num_key_value_heads=2, rope_parameters=LLAMA3_ROPE)
@@ -150,6 +172,12 @@ def learned(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.eval().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def conversation() -> tuple[list[Message], list[dict[str, Any]]]:
+    """What `learned` knows by heart, with its tools."""
+    return list(CONVERSATION), list(TOOLS)
 
 
 @pytest.fixture(scope="session")

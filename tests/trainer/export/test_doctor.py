@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from click.testing import CliRunner
 from trainer.errors import TrainerError
 from trainer.export.command import doctor as doctor_command
 from trainer.export.doctor import examine
-from trainer.export.export_records import DoctorReport
+from trainer.export.export_records import TRIAL_CHECKS, DoctorReport
 from trainer.export.gguf_file import GgufFile
 
 FEW = 60
@@ -76,14 +77,26 @@ def test_exported_files_are_healthy(exported: Any, tokenizer: Any) -> None:
             "eos",
             "eot",
             "eom",
+            "provenance",
             "chat_template",
             "template_rendering",
             "loads_and_generates",
             "bos",
             "tokenizer_parity",
             "forged_tokens",
+            "served_bytes",
+            "template_in_llama_server",
+            "logits_plain",
+            "logits_quantized",
+            "context",
+            "behaviour",
         ]
-        assert set(found(report).values()) == {"passed"}
+        made = {name: status for name, status in found(report).items() if name not in (*TRIAL_CHECKS, "provenance")}
+        made.pop("template_in_llama_server")  # passed or not run: its own test says which
+        assert set(made.values()) == {"passed"}
+        assert {found(report)[name] for name in TRIAL_CHECKS} == {"not run"}
+        assert all("--config" in check.detail for check in report.checks if check.name in TRIAL_CHECKS)
+        assert found(report)["provenance"] == "warning"
 
 
 def test_copy_without_changes_is_healthy(exported: Any, tmp_path: Path) -> None:
@@ -133,6 +146,11 @@ PITFALLS: dict[str, tuple[Callable[[Path], dict[str, Any]], Callable[[str, Any],
         {"control_tokens"},
     ),
     "label of another quantisation": (lambda _: {"general.file_type": 15}, lambda n, d: d, {"quantization"}),
+    "lost tensor": (
+        lambda _: {},
+        lambda n, d: None if n == "blk.1.ffn_up.weight" else d,
+        {"architecture", "loads_and_generates"},
+    ),
     "lost layer": (lambda _: {"llama.block_count": 3}, lambda n, d: d, {"architecture", "loads_and_generates"}),
 }
 
@@ -163,6 +181,22 @@ def test_width_that_k_quants_cannot_use_is_a_warning(make_base: Any, tmp_path: P
     examined = examine(Path(report.quantized.path), strings_compared=FEW)
     assert examined.healthy
     assert found(examined)["quantization"] == "warning"
+
+
+def test_llama_server_is_asked_where_there_is_one(
+    exported: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainer.export.llama_server import check_llama_server
+
+    program = shutil.which("llama-server")
+    check = check_llama_server(exported.quantized)
+    assert check.status == ("passed" if program else "not run"), check
+    broken = tmp_path / "llama-server"
+    broken.write_text("#!/bin/sh\necho no such GPU >&2; exit 3\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    check = check_llama_server(exported.quantized)
+    assert (check.status, check.detail) == ("not run", f"{broken} did not start: no such GPU")
 
 
 @pytest.mark.parametrize("kept", [0.001, 0.3, 0.9, 0.9999])
