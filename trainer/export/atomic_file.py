@@ -1,18 +1,29 @@
-"""Large files under a final name only once they are whole: written beside it, synced, renamed."""
+"""Large files and folders under a final name only once they are whole: written beside it, synced, renamed."""
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from trainer.errors import TrainerError
 
-def _alive(process: str) -> bool:
-    if not process.isdigit():
-        return False
+_LEFTOVER = re.compile(r"^\.(?P<name>.+)\.(?P<process>\d+)\.(?P<kind>partial|replaced)$")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def disk_full(where: Path, reason: str) -> TrainerError:
+    """The one line for a disk that cannot hold what is to be written."""
+    return TrainerError(f"{where}: no room on the disk ({reason}); nothing was changed: free some space and run again")
+
+
+def _alive(process: int) -> bool:
     try:
-        os.kill(int(process), 0)
+        os.kill(process, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
@@ -20,21 +31,80 @@ def _alive(process: str) -> bool:
     return True
 
 
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _clear(folder: Path) -> None:
+    """Removes what killed processes left in a folder, whatever they were writing, and puts back what they had moved."""
+    for path in folder.iterdir():
+        leftover = _LEFTOVER.match(path.name)
+        if leftover is None or _alive(int(leftover["process"])):
+            continue
+        final = folder / leftover["name"]
+        if leftover["kind"] == "replaced" and not final.exists():
+            path.rename(final)
+        else:
+            _remove(path)
+
+
+def _beside(final: Path, kind: str) -> Path:
+    return final.with_name(f".{final.name}.{os.getpid()}.{kind}")
+
+
 @contextmanager
 def partial_file(final: Path) -> Iterator[Path]:
     """Yields a path to write to; on success the file gets its final name, on failure it is removed.
 
-    What a killed process left behind for the same name is removed first.
+    What killed processes left behind in the folder is removed first.
+
+    Raises:
+        TrainerError: the disk is full.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in final.parent.glob(f".{final.name}.*.partial"):
-        if not _alive(leftover.name.removesuffix(".partial").rpartition(".")[2]):
-            leftover.unlink(missing_ok=True)
-    partial = final.with_name(f".{final.name}.{os.getpid()}.partial")
+    _clear(final.parent)
+    partial = _beside(final, "partial")
     try:
         yield partial
         with partial.open("rb+") as stream:
             os.fsync(stream.fileno())
         os.replace(partial, final)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise disk_full(final, error.strerror or "full") from None
+        raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def partial_folder(final: Path) -> Iterator[Path]:
+    """Yields an empty folder to write to; on success it takes the place of `final`, on failure it is removed.
+
+    A folder that is replaced is moved aside first; if the process dies between the moves, the next run puts it back.
+
+    Raises:
+        TrainerError: the disk is full.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    _clear(final.parent)
+    partial, replaced = _beside(final, "partial"), _beside(final, "replaced")
+    try:
+        partial.mkdir()
+        yield partial
+        for path in partial.iterdir():
+            with path.open("rb+") as stream:
+                os.fsync(stream.fileno())
+        if final.exists():
+            final.rename(replaced)
+        partial.rename(final)
+        _remove(replaced)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise disk_full(final, error.strerror or "full") from None
+        raise
+    finally:
+        _remove(partial)

@@ -1,4 +1,4 @@
-"""Hugging Face Llama weights → one GGUF file, a tensor at a time.
+"""Hugging Face Llama weights → one GGUF file, a few rows at a time.
 
 The layout is that of llama.cpp's own converter (convert_hf_to_gguf.py), which refuses a tokenizer that it has not seen
 before; the differences are deliberate: the chat template is ours, the end of sequence is the end of a turn, and
@@ -7,11 +7,13 @@ before; the differences are deliberate: the chat template is ours, the end of se
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal, NamedTuple
 
 import gguf
 import numpy as np
@@ -20,6 +22,29 @@ import torch
 from trainer.errors import TrainerError
 from trainer.export.export_records import METADATA_PREFIX, Progress, Provenance
 from trainer.export.llama_vocabulary import PRE_TOKENIZER, Vocabulary
+from trainer.export.lora_adapter import MergedWeights
+
+PERMUTED = ("q_proj.weight", "q_proj.bias", "k_proj.weight", "k_proj.bias")
+"""Tensors whose rows llama.cpp wants in another order."""
+_F32 = gguf.GGMLQuantizationType.F32
+_DTYPES = {
+    gguf.GGMLQuantizationType.F32: torch.float32,
+    gguf.GGMLQuantizationType.F16: torch.float16,
+    gguf.GGMLQuantizationType.BF16: torch.bfloat16,
+}
+
+
+class PlannedTensor(NamedTuple):
+    """A tensor of the file to be written."""
+
+    name: str
+    """In the GGUF."""
+    source: str
+    """In the checkpoint; errors name it."""
+    shape: tuple[int, ...]
+    type: gguf.GGMLQuantizationType
+    blocks: Callable[[], Iterator[torch.Tensor]]
+    """Its rows in order, a few at a time."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +152,8 @@ def _write_vocabulary(writer: gguf.GGUFWriter, vocabulary: Vocabulary, template:
 def _write_provenance(writer: gguf.GGUFWriter, name: str, shape: LlamaShape, provenance: Provenance) -> None:
     writer.add_type("model")
     writer.add_name(name)
-    writer.add_license(provenance.licence)
+    if provenance.licence:
+        writer.add_license(provenance.licence)
     if provenance.base_model:
         writer.add_base_model_count(1)
         writer.add_base_model_name(0, provenance.base_model)
@@ -139,22 +165,117 @@ def _write_provenance(writer: gguf.GGUFWriter, name: str, shape: LlamaShape, pro
     writer.add_string(f"{METADATA_PREFIX}rope_type", shape.rope["rope_type"])
 
 
-def _as_array(tensor: torch.Tensor, name: str, kind: gguf.GGMLQuantizationType) -> np.ndarray[Any, Any]:
-    """The tensor's bytes in the type of the file; bfloat16, which numpy lacks, as 16-bit integers."""
-    if kind == gguf.GGMLQuantizationType.F32:
-        converted = tensor.float()
-    elif kind == gguf.GGMLQuantizationType.BF16:
-        converted = tensor.bfloat16()
-    else:
-        converted = tensor.half()
-    if not torch.isfinite(tensor).all():
-        raise TrainerError(f"tensor {name} holds NaN or infinite values: training diverged or the file is broken")
-    if not torch.isfinite(converted).all():
-        raise TrainerError(f'tensor {name} holds values beyond the range of f16; set export.float_type = "bf16"')
-    if kind == gguf.GGMLQuantizationType.BF16:
-        converted = converted.view(torch.int16)
-    array: np.ndarray[Any, Any] = converted.contiguous().numpy()
-    return array
+class _Data:
+    """The part of the file behind the header: blocks of tensors in the type of the file, hashed as they pass."""
+
+    def __init__(self, stream: IO[bytes], header: bytes, alignment: int) -> None:
+        self._stream, self._alignment = stream, alignment
+        self._digest = hashlib.sha256(header)
+        self._buffers: dict[torch.dtype, torch.Tensor] = {}
+        self.written = 0
+
+    def _write(self, data: memoryview | bytes) -> None:
+        self._stream.write(data)
+        self._digest.update(data)
+        self.written += len(data)
+
+    def block(self, name: str, rows: torch.Tensor, dtype: torch.dtype) -> None:
+        """Rounds a block and writes it.
+
+        Raises:
+            TrainerError: NaN, infinity, or a value beyond the range of f16.
+        """
+        count = rows.numel()
+        buffer = self._buffers.get(dtype)
+        if buffer is None or buffer.numel() < count:
+            buffer = self._buffers[dtype] = torch.empty(count, dtype=dtype)
+        rounded = buffer[:count].view(rows.shape).copy_(rows)
+        if not all(bool(torch.isfinite(end)) for end in rounded.aminmax()):  # both ends carry any NaN on
+            if torch.isfinite(rows).all():
+                raise TrainerError(
+                    f'tensor {name} holds values beyond the range of f16; set export.float_type = "bf16"'
+                )
+            raise TrainerError(f"tensor {name} holds NaN or infinite values: training diverged or the file is broken")
+        self._write(memoryview(rounded.view(torch.uint8).flatten().numpy()))
+
+    def pad(self) -> None:
+        """Zeros up to where the next tensor begins."""
+        self._write(bytes(-self.written % self._alignment))
+
+    def hexdigest(self) -> str:
+        """SHA-256 of the whole file, header included."""
+        return self._digest.hexdigest()
+
+
+def write_tensors(
+    writer: gguf.GGUFWriter, path: Path, tensors: Sequence[PlannedTensor], progress: Progress | None = None
+) -> str:
+    """Finishes a GGUF whose header fields are set: tensor table, then the tensors, a few rows at a time.
+
+    Args:
+        path: the file that `writer` was made with.
+
+    Returns:
+        SHA-256 of the file, 64 hex digits.
+    """
+    for tensor in tensors:
+        width = _DTYPES[tensor.type].itemsize
+        size = math.prod(tensor.shape) * width
+        writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.int16), size, raw_dtype=tensor.type)
+    try:
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        assert writer.fout is not None
+        stream = writer.fout[0]
+        stream.write(bytes(-stream.tell() % writer.data_alignment))
+        stream.flush()
+        data = _Data(stream, path.read_bytes(), writer.data_alignment)
+        total = sum(ti.nbytes for ti in writer.tensors[0].values())
+        for tensor in tensors:
+            for rows in tensor.blocks():
+                data.block(tensor.source, rows, _DTYPES[tensor.type])
+                if progress is not None:
+                    progress("writing", min(data.written, total), total)
+            data.pad()
+    finally:
+        writer.close()
+    return data.hexdigest()
+
+
+def _plan(shape: LlamaShape, float_type: str, weights: MergedWeights) -> list[PlannedTensor]:
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, shape.layers)
+    matrix = gguf.GGMLQuantizationType.BF16 if float_type == "bf16" else gguf.GGMLQuantizationType.F16
+    factors = rope_factors(shape)
+    planned = []
+    if factors is not None:
+        single = [factors]
+        planned.append(
+            PlannedTensor("rope_freqs.weight", "rope_freqs", tuple(factors.shape), _F32, lambda: iter(single))
+        )
+    for source, size in weights.shapes.items():
+        if (source == "lm_head.weight" and shape.tied) or source.endswith("rotary_emb.inv_freq"):
+            continue
+        target = names.get_name(source, try_suffixes=(".weight", ".bias"))
+        if target is None:
+            raise TrainerError(f"tensor {source} is not part of a Llama; is this the right base?")
+        kind = _F32 if len(size) == 1 else matrix
+        blocks = partial(_llama_rows, weights, source, shape.head_size)
+        planned.append(PlannedTensor(target, source, size, kind, blocks))
+    needed = {"token_embd.weight", "output_norm.weight", *([] if shape.tied else ["output.weight"])}
+    missing = needed - {tensor.name for tensor in planned}
+    if missing:
+        raise TrainerError(f"the base has no tensor for {sorted(missing)[0]}; its files are incomplete")
+    return planned
+
+
+def _llama_rows(weights: MergedWeights, name: str, head_size: int) -> Iterator[torch.Tensor]:
+    """A tensor's rows in the order in which llama.cpp wants them."""
+    if not name.endswith(PERMUTED):
+        yield from weights.blocks(name)
+        return
+    for rows in weights.blocks(name, head_size):
+        yield permute(rows, rows.shape[0] // head_size)
 
 
 def write_gguf(
@@ -166,67 +287,24 @@ def write_gguf(
     float_type: Literal["f16", "bf16"],
     vocabulary: Vocabulary,
     template: str,
-    shapes: dict[str, tuple[int, ...]],
-    tensors: Iterable[tuple[str, torch.Tensor]],
+    weights: MergedWeights,
     provenance: Provenance,
     progress: Progress | None = None,
-) -> int:
-    """Writes `path` (not atomically: the caller gives a temporary name) and returns the number of tensors.
+) -> tuple[int, str]:
+    """Writes `path` (not atomically: the caller gives a temporary name).
 
     Args:
-        shapes: Hugging Face name → shape of every tensor that `tensors` will yield, in the same order.
-        tensors: Hugging Face name and values; 2-d ones become `float_type`, 1-d ones float32.
+        weights: Hugging Face names; 2-d tensors become `float_type`, 1-d ones float32.
+
+    Returns:
+        Number of tensors, and the SHA-256 of the file.
 
     Raises:
         TrainerError: a tensor that a Llama does not have, a missing one, or values that are not finite.
     """
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, shape.layers)
-    matrix = gguf.GGMLQuantizationType.BF16 if float_type == "bf16" else gguf.GGMLQuantizationType.F16
+    planned = _plan(shape, float_type, weights)
     writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH.LLAMA])
     _write_provenance(writer, name, shape, provenance)
     _write_header(writer, shape, context_length, float_type)
     _write_vocabulary(writer, vocabulary, template)
-    skipped = {"lm_head.weight"} if shape.tied else set()
-    plan: dict[str, tuple[str, gguf.GGMLQuantizationType]] = {}
-    for source, size in shapes.items():
-        if source in skipped or source.endswith("rotary_emb.inv_freq"):
-            continue
-        target = names.get_name(source, try_suffixes=(".weight", ".bias"))
-        if target is None:
-            raise TrainerError(f"tensor {source} is not part of a Llama; is this the right base?")
-        plan[source] = (target, gguf.GGMLQuantizationType.F32 if len(size) == 1 else matrix)
-    needed = {"token_embd.weight", "output_norm.weight", *([] if shape.tied else ["output.weight"])}
-    missing = needed - {target for target, _ in plan.values()}
-    if missing:
-        raise TrainerError(f"the base has no tensor for {sorted(missing)[0]}; its files are incomplete")
-    factors = rope_factors(shape)
-    if factors is not None:
-        writer.add_tensor_info("rope_freqs.weight", factors.shape, np.dtype(np.float32), factors.numel() * 4)
-    total = 0
-    for source, (target, kind) in plan.items():
-        width = 4 if kind == gguf.GGMLQuantizationType.F32 else 2
-        nbytes = math.prod(shapes[source]) * width
-        writer.add_tensor_info(target, shapes[source], np.dtype(np.int16), nbytes, raw_dtype=kind)
-        total += nbytes
-    try:
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
-        if factors is not None:
-            writer.write_tensor_data(factors.numpy())
-        done = 0
-        for source, tensor in tensors:
-            if source not in plan:
-                continue
-            if source.endswith(("q_proj.weight", "q_proj.bias")):
-                tensor = permute(tensor, shape.heads)
-            elif source.endswith(("k_proj.weight", "k_proj.bias")):
-                tensor = permute(tensor, shape.kv_heads)
-            array = _as_array(tensor, source, plan[source][1])
-            writer.write_tensor_data(array)
-            done += array.nbytes
-            if progress is not None:
-                progress("writing", done, total)
-    finally:
-        writer.close()
-    return len(plan) + (factors is not None)
+    return len(planned), write_tensors(writer, path, planned, progress)

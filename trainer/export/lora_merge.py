@@ -1,112 +1,142 @@
-"""A LoRA adapter folded into 16-bit base weights, tensor by tensor.
+"""Base and adapter as one model: its tensors one by one, or a Hugging Face folder for vLLM and transformers.
 
-W' = W + s·B·A with s = alpha / r, or alpha / √r for rank-stabilised LoRA (Hu et al. 2021; Kalajdzievski 2023).
-The sum is formed in float32 and rounded once, when the GGUF is written. Merging into 4-bit weights would bake their
-rounding error in and cannot be exported: the base is read again in 16 bit.
+The weights pass through a few rows at a time into shards of safetensors; their layout (a JSON table, then the bytes) is
+written here because the `safetensors` package wants all tensors of a shard in memory.
 """
 
 from __future__ import annotations
 
+import json
 import math
-import re
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from trainer.errors import TrainerError
+from trainer.export.atomic_file import partial_folder
+from trainer.export.checkpoint import Checkpoint, fetch_base
+from trainer.export.export_records import Progress
 from trainer.export.json_file import read_json
+from trainer.export.llama_vocabulary import read_vocabulary
+from trainer.export.lora_adapter import LoraAdapter, MergedWeights
+from trainer.run_folder import write_atomic
+from trainer.student.chat_format import template_text
 
-_PREFIX = "base_model.model."
-_FACTOR = re.compile(r"^(?P<module>.+)\.lora_(?P<side>A|B)(?:\.default)?\.weight$")
-_UNSUPPORTED = {
-    "use_dora": "DoRA",
-    "fan_in_fan_out": "fan_in_fan_out",
-    "lora_bias": "lora_bias",
-    "layer_replication": "layer_replication",
-    "trainable_token_indices": "trainable_token_indices",
-    "megatron_config": "megatron_config",
-}
+SHARD_BYTES = 4 << 30
+_COPIED = ("config.json", "tokenizer.json", "special_tokens_map.json", "README.md", "LICENSE", "LICENSE.txt", "NOTICE")
 
 
-class LoraAdapter:
-    """The adapter in `folder`, as peft saves it: adapter_config.json and adapter_model.safetensors."""
+def merged_tensors(base: Path | str, adapter: Path | None) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor of the merged model in the type that the base has it in, one in memory at a time.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.config = read_json(folder / "adapter_config.json")
-        if self.config.get("peft_type") != "LORA":
-            raise TrainerError(f"{folder}: adapter type {self.config.get('peft_type')!r}; only LORA can be merged")
-        for key, what in _UNSUPPORTED.items():
-            if self.config.get(key):
-                raise TrainerError(f"{folder}: the adapter uses {what}, which this merge does not know; train without")
-        try:
-            weights = load_file(folder / "adapter_model.safetensors")
-        except (SafetensorError, OSError) as error:
-            raise TrainerError(f"{folder}/adapter_model.safetensors: cannot be read: {error}") from None
-        self._factors: dict[str, dict[str, torch.Tensor]] = {}
-        self._replaced: dict[str, torch.Tensor] = {}
-        for key, tensor in weights.items():
-            name = key.removeprefix(_PREFIX)
-            factor = _FACTOR.match(name)
-            if factor:
-                self._factors.setdefault(factor["module"], {})[factor["side"]] = tensor
-            elif name.endswith(".weight") and "lora_" not in name:
-                self._replaced[name.replace(".base_layer.", ".")] = tensor
-            else:
-                raise TrainerError(f"{folder}: adapter tensor {key} is of a kind this merge does not know")
-
-    @property
-    def merged_modules(self) -> int:
-        """Number of weights that the adapter brings or changes."""
-        return len({f"{module}.weight" for module in self._factors} | set(self._replaced))
-
-    def check(self, shapes: dict[str, tuple[int, ...]], tied: bool) -> None:
-        """Compares the adapter with the base's tensors.
-
-        Raises:
-            TrainerError: it was made for another base, or changes a tied embedding.
-        """
-        for module, factors in self._factors.items():
-            shape = shapes.get(f"{module}.weight")
-            if set(factors) != {"A", "B"}:
-                raise TrainerError(f"{self.folder}: {module} lacks one of lora_A and lora_B; save the adapter again")
-            made_for = (factors["B"].shape[0], factors["A"].shape[1])
-            if shape != made_for:
-                found = "does not have it" if shape is None else f"has {shape}"
-                raise TrainerError(
-                    f"{self.folder}: wrong base: the adapter changes {module} of shape {made_for}, the base {found}; "
-                    f"it was trained on {self.config.get('base_model_name_or_path')!r}"
-                )
-        for name, tensor in self._replaced.items():
-            if shapes.get(name) != tuple(tensor.shape):
-                raise TrainerError(f"{self.folder}: wrong base: it has no {name} of shape {tuple(tensor.shape)}")
-        ends = {"model.embed_tokens", "lm_head"}
-        if tied and ends & (set(self._factors) | {name.removesuffix(".weight") for name in self._replaced}):
-            raise TrainerError(f"{self.folder}: the base ties its embeddings; an adapter on one of them is ambiguous")
-
-    def _scale(self, module: str, rank: int) -> float:
-        alpha = _pattern_value(self.config.get("alpha_pattern") or {}, module, self.config["lora_alpha"])
-        return float(alpha) / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
-
-    def merge(self, name: str, weight: torch.Tensor) -> torch.Tensor:
-        """The merged weight, in float32 where the adapter changes it, else `weight` itself."""
-        if name in self._replaced:
-            weight = self._replaced[name].float()
-        module = name.removesuffix(".weight")
-        factors = self._factors.get(module) if module != name else None
-        if factors is None:
-            return weight
-        left, right = factors["B"].float(), factors["A"].float()
-        scale = self._scale(module, right.shape[0])
-        return torch.addmm(weight.float(), left, right, alpha=scale)
+    Raises:
+        TrainerError: wrong base for the adapter, quantised base, broken files.
+    """
+    checkpoint = Checkpoint(fetch_base(base))
+    weights = MergedWeights(checkpoint, LoraAdapter(adapter) if adapter is not None else None, base)
+    for name in weights.shapes:
+        dtype = weights.dtype(name)
+        yield name, torch.cat([block.to(dtype) for block in weights.blocks(name)])
 
 
-def _pattern_value(patterns: dict[str, Any], module: str, default: Any) -> Any:
-    """peft's rule: the first pattern that is the module's name or its tail, as a regular expression."""
-    for pattern, value in patterns.items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            return value
-    return default
+def write_merged_checkpoint(
+    base: Path | str,
+    adapter: Path | None,
+    folder: Path,
+    *,
+    shard_bytes: int = SHARD_BYTES,
+    progress: Progress | None = None,
+) -> Path:
+    """Writes config, tokenizer with the trainer's chat template, and merged weights in the type of the base.
+
+    `folder` appears whole or not at all; one that is there already is replaced.
+
+    Args:
+        base: folder or hub id of the 16-bit base.
+        adapter: folder that peft saved; None copies the base under the trainer's template.
+        shard_bytes: size that a shard does not exceed unless it holds a single tensor.
+
+    Raises:
+        TrainerError: wrong base for the adapter, foreign tokenizer, values that are not finite, full disk.
+    """
+    source = fetch_base(base)
+    checkpoint = Checkpoint(source)
+    if adapter is not None and folder.resolve() in (source.resolve(), adapter.resolve()):
+        raise TrainerError(f"{folder}: this is the base or the adapter itself; give another folder")
+    weights = MergedWeights(checkpoint, LoraAdapter(adapter) if adapter is not None else None, base)
+    roles = read_vocabulary(source, checkpoint.config["vocab_size"]).roles
+    with partial_folder(folder) as partial:
+        _write_settings(source, partial, roles)
+        total = sum(_size(weights, name) for name in weights.shapes)
+        shards = _shards(weights, shard_bytes)
+        place: dict[str, str] = {}
+        done = 0
+        for number, names in enumerate(shards, 1):
+            file = f"model-{number:05}-of-{len(shards):05}.safetensors"
+            done = _write_shard(partial / file, weights, names, done, total, progress)
+            place |= dict.fromkeys(names, file)
+        index = {"metadata": {"total_size": total}, "weight_map": place}
+        write_atomic(partial / "model.safetensors.index.json", json.dumps(index, indent=1), 0o644)
+    return folder
+
+
+def _write_settings(source: Path, target: Path, roles: dict[str, int]) -> None:
+    for name in _COPIED:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
+    settings: dict[str, Any] = {}
+    if (source / "tokenizer_config.json").is_file():
+        settings = read_json(source / "tokenizer_config.json")
+    settings.pop("chat_template", None)  # chat_template.jinja takes its place
+    write_atomic(target / "tokenizer_config.json", json.dumps(settings, indent=1, ensure_ascii=False), 0o644)
+    write_atomic(target / "chat_template.jinja", template_text(), 0o644)
+    generation = {"bos_token_id": roles["bos"], "eos_token_id": [roles["eot"], roles["eom"]]}
+    write_atomic(target / "generation_config.json", json.dumps(generation, indent=1), 0o644)
+
+
+def _size(weights: MergedWeights, name: str) -> int:
+    size: int = math.prod(weights.shapes[name]) * weights.dtype(name).itemsize
+    return size
+
+
+def _shards(weights: MergedWeights, limit: int) -> list[list[str]]:
+    shards: list[list[str]] = [[]]
+    filled = 0
+    for name in weights.shapes:
+        size = _size(weights, name)
+        if shards[-1] and filled + size > limit:
+            shards.append([])
+            filled = 0
+        shards[-1].append(name)
+        filled += size
+    return shards
+
+
+def _write_shard(
+    file: Path, weights: MergedWeights, names: list[str], done: int, total: int, progress: Progress | None
+) -> int:
+    """Writes one safetensors file; returns `done`, the bytes of weights in earlier shards, with its own added."""
+    table: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for name in names:
+        end = offset + _size(weights, name)
+        kind = weights.base.stored[name].type
+        table[name] = {"dtype": kind, "shape": list(weights.shapes[name]), "data_offsets": [offset, end]}
+        offset = end
+    header = json.dumps(table, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    with file.open("wb") as stream:
+        stream.write(len(header).to_bytes(8, "little") + header)
+        for name in names:
+            for block in weights.blocks(name):
+                values = block.to(weights.dtype(name)).contiguous()
+                if not all(bool(torch.isfinite(end)) for end in values.aminmax()):
+                    raise TrainerError(f"tensor {name} holds NaN or infinite values: training diverged")
+                stream.write(memoryview(values.view(torch.uint8).flatten().numpy()))
+                done += values.nbytes
+                if progress is not None:
+                    progress("writing", done, total)
+    return done
