@@ -244,6 +244,9 @@ class ExportConfig(Section):
     quantization: str = Field(default="q4_k_m", description="Type of the second file, as llama.cpp names it")
     float_type: Literal["f16", "bf16"] = Field(default="f16", description="Type of the first file")
     context_length: int = Field(default=4096, ge=256, description="Context written into the GGUF")
+    trial_prompts: int = Field(
+        default=100, ge=0, description="Held-out prompts that the doctor puts to the quantised file; 0 leaves it out"
+    )
 
 
 class DeployConfig(Section):

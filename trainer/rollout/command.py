@@ -27,22 +27,35 @@ def rollout() -> None:
 
 
 @rollout.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Loopback address to listen on.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; beyond loopback: --token.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8094, show_default=True, help="Port; 0: a free one.")
+@click.option(
+    "--token",
+    envvar="CLAUDE_TRAINER_GATEWAY_TOKEN",
+    default="",
+    help="What clients must send in the header x-claude-trainer-token (ANTHROPIC_CUSTOM_HEADERS).",
+)
 @_config
 @_state
-def serve(host: str, port: int, config_path: Path | None, folder: Path | None) -> None:
+def serve(host: str, port: int, token: str, config_path: Path | None, folder: Path | None) -> None:
     """Run the gateway that Claude Code reaches by ANTHROPIC_BASE_URL."""
     import uvicorn
 
+    from trainer.errors import TrainerError
     from trainer.loopback import bind
-    from trainer.rollout.gateway import Gateway, check_loopback
+    from trainer.rollout.gateway import Gateway
+    from trainer.rollout.patient_protocol import PatientProtocol
+    from trainer.rollout.upstreams import is_loopback
 
     config, state = _open(config_path, folder)
-    gateway = Gateway(config, state)
+    gateway = Gateway(config, state, token=token)
     with bind(host, port) as listener:
         address, number = listener.getsockname()[:2]
-        check_loopback(address)
+        if not token and not is_loopback(address):
+            raise TrainerError(
+                f"{host} can be reached by others; give --token (or CLAUDE_TRAINER_GATEWAY_TOKEN), "
+                "or listen on 127.0.0.1"
+            )
         shown = f"[{address}]" if ":" in address else address
         click.echo(f"ANTHROPIC_BASE_URL=http://{shown}:{number}")
         click.echo(
@@ -51,7 +64,16 @@ def serve(host: str, port: int, config_path: Path | None, folder: Path | None) -
             err=True,
         )
         settings = uvicorn.Config(
-            gateway.app(), log_level="error", access_log=False, server_header=False, date_header=False
+            gateway,
+            http=PatientProtocol,
+            ws="none",
+            lifespan="on",
+            log_level="critical",
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=5,
         )
         uvicorn.Server(settings).run(sockets=[listener])
     state.close()

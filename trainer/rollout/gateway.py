@@ -1,10 +1,10 @@
 """The gateway: an Anthropic-Messages reverse proxy between Claude Code and teacher or student.
 
 Point Claude Code's ANTHROPIC_BASE_URL at it. A session (header `x-claude-code-session-id`) is pinned at its first
-request. To the teacher everything goes byte for byte, streamed as it comes, errors included; nothing is added. A
-student's session: `POST /v1/messages` with tools goes to the local server, with credentials dropped and the short
-prompt (student_view); the reply is held until it is complete, checked (reply_check), and only then released. Whatever
-fails before that is answered by the teacher, with the client's own bytes.
+request. To the teacher everything goes byte for byte, streamed as it comes, errors included (teacher_proxy). A
+student's session: `POST /v1/messages` with tools goes to the local server (local_student); the reply is held until it
+is complete and checked. Whatever fails before that is answered by the teacher, with the client's own bytes but for
+what its API would refuse in a rescued session (rescue). While a reply is held, a streaming client gets pings.
 
 Bodies and credentials are never logged. Each decision is one line without content in decisions.jsonl.
 """
@@ -12,55 +12,53 @@ Bodies and credentials are never logged. Each decision is one line without conte
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import json
 import os
 import sqlite3
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import uuid
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
-from urllib.parse import urlsplit
+from typing import Any, Literal, NamedTuple
 
-import anyio
-import httpx2
-from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Route
+import orjson
 from starlette.types import Receive, Scope, Send
 
 from trainer.config import Config
-from trainer.errors import TrainerError
-from trainer.export.student_prompt import StudentPrompt
-from trainer.rollout.message_stream import events
-from trainer.rollout.reply_check import fault
+from trainer.rollout.circuit_breaker import CircuitBreaker
+from trainer.rollout.local_student import Fallback, LocalStudent, Student, student_of
+from trainer.rollout.message_stream import PING, event, events
+from trainer.rollout.metrics import CONTENT_TYPE, Metrics
+from trainer.rollout.request_guard import ClientLeft, Refused, admit, read_body, session_of
+from trainer.rollout.rescue import for_teacher, results_in
 from trainer.rollout.rollout_state import RolloutState, Visit
 from trainer.rollout.session_pinning import Side
-from trainer.rollout.student_view import STRICT_HEADER, client_reply, project_root, student_request
-
-SESSION_HEADER = "x-claude-code-session-id"
-AGENT_HEADER = "x-claude-code-agent-id"
-DECISIONS = "decisions.jsonl"
-MAX_BODY = 32 * 1024 * 1024
-"""Largest request, in bytes; the teacher's API takes no more either."""
-MAX_REPLY = 8 * 1024 * 1024
-LOCAL_SECONDS = 120.0
-"""Longest wait for a complete local reply."""
-_MAX_SESSION = 200
-_CONTEXT_FULL = (b"exceed_context_size_error", b"prompt is too long")  # llama-server, `claude-trainer serve`
-_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-_HOP_BY_HOP = frozenset(
-    b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding "
-    b"upgrade host content-length expect".split()
+from trainer.rollout.shadow import MAX_TURN, Shadow, Turn
+from trainer.rollout.student_view import LOCAL_ID
+from trainer.rollout.teacher_proxy import (
+    BrokenOff,
+    Headers,
+    Question,
+    TeacherProxy,
+    TeacherUnreachable,
+    Tee,
+    pass_on,
+    pass_on_late,
+    send_error,
 )
-_NOT_RELAYED_BACK = _HOP_BY_HOP - {b"content-length"}
+from trainer.rollout.upstreams import open_client, upstream
 
+DECISIONS = "decisions.jsonl"
+MAX_READ = 4 * 1024 * 1024
+"""Largest request of a teacher's session, in bytes, whose results are counted."""
+WATCH_SECONDS = 0.5
+"""Longest time until a held reply learns of the kill switch."""
+_SERVER_FAULTS = frozenset(("unreachable", "timeout", "reset", "malformed_reply", "endless_reply"))
+_STATES = {"closed": 0, "half_open": 1, "open": 2}
 
-class Fallback(Exception):
-    """The student cannot answer this request; its text is the reason that is counted."""
+Ending = Literal["complete", "cut", "unreachable", "late_error", "client_left"]
 
 
 class Decision(NamedTuple):
@@ -73,93 +71,148 @@ class Decision(NamedTuple):
     """True where the kill switch has just taken the session from the student."""
 
 
-class Relayed(StreamingResponse):
-    """An upstream's response passed on as it comes; the upstream is let go when the client goes."""
+@dataclass
+class Exchange:
+    """A request on its way, and what became of it."""
 
-    def __init__(self, upstream: httpx2.Response) -> None:
-        super().__init__(upstream.aiter_raw(), upstream.status_code)
-        self.raw_headers = [(n.lower(), v) for n, v in upstream.headers.raw if n.lower() not in _NOT_RELAYED_BACK]
-        self._upstream = upstream
+    question: Question
+    is_message: bool
+    decision: Decision | None
+    """None without a session, and for what is not a message."""
+    began: float
+    answered: Side | None = None
+    reason: str = ""
+    """Why the pinned side did not answer."""
+    status: int = 0
+    ending: Ending = "client_left"
+    first_byte: float | None = None
+    """Seconds."""
+    message: dict[str, Any] | None = None
+    """The student's."""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    @cached_property
+    def asked(self) -> dict[str, Any] | None:
+        """The body, parsed; None where it is no JSON object."""
         try:
-            await super().__call__(scope, receive, send)
-        finally:
-            with anyio.CancelScope(shield=True):
-                await self._upstream.aclose()
+            body = orjson.loads(self.question.body)
+        except orjson.JSONDecodeError:
+            return None
+        return body if isinstance(body, dict) else None
+
+    def begins(self, status: int, answered: Side | None) -> None:
+        """The first byte is about to be sent."""
+        self.status, self.answered = status, answered
+        if self.first_byte is None:
+            self.first_byte = time.monotonic() - self.began
 
 
 class Gateway:
-    """One gateway over one rollout state."""
+    """One gateway over one rollout state, as an ASGI application.
 
-    def __init__(self, config: Config, state: RolloutState, *, local_seconds: float = LOCAL_SECONDS) -> None:
-        """
-        Raises:
-            TrainerError: an upstream is not an http(s) address, or credentials would leave this machine unencrypted.
-        """
-        self._config = config
+    Args:
+        student: who answers a student's sessions; default: what config and registry say.
+        token: what clients must send in `x-claude-trainer-token`; empty asks for none.
+
+    Raises:
+        TrainerError: an upstream is not an http(s) address, or credentials would leave this machine unencrypted.
+    """
+
+    def __init__(self, config: Config, state: RolloutState, *, student: Student | None = None, token: str = "") -> None:
+        self._rollout = config.rollout
         self._state = state
-        self._local_seconds = local_seconds
-        self._teacher_url = _upstream(config.rollout.teacher_url, "rollout.teacher_url", encrypted=True)
-        self._local_url = _upstream(config.rollout.local_url, "rollout.local_url", encrypted=False)
+        self._token = token.encode()
+        self._teacher_at = upstream(config.rollout.teacher_url, "rollout.teacher_url", encrypted=True)
+        self._local_at = upstream(config.rollout.local_url, "rollout.local_url", encrypted=False)
+        self._student = student or student_of(config)
         self._log = Path(state.folder) / DECISIONS
-        self._complained = False
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=100)
-        # through a proxy of the environment only where the upstream is elsewhere; no read timeout of ours toward
-        # the teacher: how long to wait is the client's decision
-        self._teacher = httpx2.AsyncClient(
-            timeout=httpx2.Timeout(None, connect=10),
-            limits=limits,
-            trust_env=not _is_loopback(urlsplit(self._teacher_url).hostname),
-        )
-        self._local = httpx2.AsyncClient(
-            timeout=httpx2.Timeout(local_seconds, connect=3), limits=limits, trust_env=False
-        )
+        self._complained: set[str] = set()
+        self.metrics = Metrics()
+        self._breaker = CircuitBreaker(config.rollout.breaker_failures, config.rollout.breaker_seconds)
+        self._shadow = Shadow(config, state.folder, self.metrics, config.rollout.shadow_queue)
 
-    def app(self) -> Starlette:
-        """The ASGI application."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one connection's request, or the server's start and end."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["type"] == "http":
+            await self._serve(scope, receive, send)
 
-        @asynccontextmanager
-        async def lifespan(_: Starlette) -> AsyncIterator[None]:
-            yield
-            await self._teacher.aclose()
-            await self._local.aclose()
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        async with open_client() as client:
+            self._teacher = TeacherProxy(self._teacher_at, client)
+            self._local = LocalStudent(
+                self._student,
+                self._local_at,
+                client,
+                seconds=self._rollout.local_seconds,
+                repeats=self._rollout.loop_calls,
+            )
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await self._shadow.close()
+        await send({"type": "lifespan.shutdown.complete"})
 
-        return Starlette(routes=[Route("/{path:path}", self._handle, methods=_METHODS)], lifespan=lifespan)
-
-    async def _handle(self, request: Request) -> Response:
-        began = time.monotonic()
-        if not request.scope["raw_path"].startswith(b"/"):
-            return _error(400, "invalid_request_error", "the request target must be a path")
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers: Headers = scope["headers"]
         try:
-            body = await _read(request)
-        except ClientDisconnect:
-            return Response(status_code=400)
-        if body is None:
-            return _error(413, "request_too_large", f"the request is larger than {MAX_BODY:,} bytes")
-        decision = self._decide(request) if _is_message(request) else None
-        if decision is None:
-            return await self._from_teacher(request, body)
-        reason = "kill_switch" if decision.moved else ""
-        response: Response | None = None
-        if decision.pinned == "student":
-            try:
-                response = await self._from_student(body)
-            except Fallback as fallback:
-                reason = str(fallback)
-            if self._state.killed:  # an abort in the meantime counts for this reply too
-                response, reason = None, "kill_switch"
-        answered: Side = "teacher" if response is None else "student"
-        if response is None:
-            response = await self._from_teacher(request, body)
-        self._note(request, decision, answered, reason, response.status_code, time.monotonic() - began)
-        return response
+            admit(scope["method"], scope["raw_path"], headers, self._token)
+            if scope["path"] == "/metrics":
+                await self._show_metrics(send)
+                return
+            session = session_of(headers)
+            body = await read_body(receive)
+        except Refused as refused:
+            self.metrics.refused.labels(str(refused.status)).inc()
+            await send_error(send, refused.status, refused.kind, str(refused))
+            return
+        except ClientLeft:
+            return
+        query = scope["query_string"]
+        target = (scope["raw_path"] + (b"?" + query if query else b"")).decode("latin-1")
+        is_message = scope["method"] == "POST" and scope["path"] == "/v1/messages"
+        exchange = Exchange(
+            Question(scope["method"], target, headers, body),
+            is_message,
+            self._decide(session) if is_message and session else None,
+            time.monotonic(),
+        )
+        with self.metrics.in_flight.track_inprogress():
+            await self._watched(exchange, receive, send)
 
-    def _decide(self, request: Request) -> Decision | None:
-        """Where the request belongs; None without a session that could be pinned, or while the state is broken."""
-        session = request.headers.get(SESSION_HEADER, "")
-        if not 0 < len(session) <= _MAX_SESSION:
-            return None
+    async def _watched(self, exchange: Exchange, receive: Receive, send: Send) -> None:
+        """Answers; gives up when the client hangs up."""
+        work = asyncio.ensure_future(self._answer(exchange, send))
+        gone = asyncio.ensure_future(_hung_up(receive))
+        try:
+            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                work.cancel()
+            with suppress(asyncio.CancelledError):
+                await work
+        except BrokenOff:
+            exchange.ending = "cut"
+            raise
+        except Exception as error:
+            self._complain(error)
+            if exchange.first_byte is not None:
+                raise BrokenOff from error
+            exchange.begins(500, None)
+            await send_error(send, 500, "api_error", f"gateway: internal error ({type(error).__name__})")
+        finally:
+            work.cancel()
+            gone.cancel()
+            self._note(exchange)
+
+    async def _answer(self, exchange: Exchange, send: Send) -> None:
+        decision = exchange.decision
+        if decision is not None and decision.moved:
+            exchange.reason = "kill_switch"
+        if decision is None or decision.pinned == "teacher" or not await self._from_student(exchange, send):
+            await self._from_teacher(exchange, send)
+
+    def _decide(self, session: str) -> Decision | None:
+        """Where the request belongs; None while the state is broken."""
         try:
             visit = self._state.current()
             killed = self._state.killed
@@ -172,150 +225,204 @@ class Gateway:
             return None
         return Decision(session, "teacher" if moved else side, visit, moved)
 
-    async def _from_teacher(self, request: Request, body: bytes) -> Response:
-        target = request.scope["raw_path"] + (b"?" + query if (query := request.scope["query_string"]) else b"")
-        prefix = urlsplit(self._teacher_url).path.encode()
-        outgoing = httpx2.Request(
-            request.method,
-            self._teacher_url,
-            headers=[(name, value) for name, value in request.headers.raw if name not in _HOP_BY_HOP],
-            content=body,
-            extensions={"target": prefix + target},
-        )
+    async def _from_teacher(self, exchange: Exchange, send: Send) -> None:
+        """The teacher's answer, or the error that there is none."""
+        held = exchange.first_byte is not None
         try:
-            return Relayed(await self._teacher.send(outgoing, stream=True, follow_redirects=False))
-        except httpx2.TransportError as error:
-            return _error(502, "api_error", f"gateway: the teacher's server cannot be reached ({type(error).__name__})")
+            reply = await self._teacher.ask(self._for_teacher(exchange), plain=held)
+        except TeacherUnreachable as error:
+            text = f"gateway: the teacher's server cannot be reached ({error})"
+            exchange.ending = "unreachable"
+            exchange.begins(502, "teacher")
+            if held:
+                told = event("error", {"error": {"type": "api_error", "message": text}})
+                await send({"type": "http.response.body", "body": told})
+            else:
+                await send_error(send, 502, "api_error", text)
+            return
+        try:
+            exchange.begins(reply.status, "teacher")
+            if held:
+                exchange.ending = "complete" if await pass_on_late(reply, send) else "late_error"
+            else:
+                tee = Tee(MAX_TURN) if self._shadows(exchange) and reply.status == 200 else None
+                await pass_on(reply, send, tee)
+                exchange.ending = "complete"
+                if tee is not None:
+                    self._cast_shadow(exchange, tee.whole(), reply.headers.get("content-encoding", ""))
+        finally:
+            reply.close()
 
-    async def _from_student(self, body: bytes) -> Response:
-        """The student's checked reply. Raises Fallback for every reason not to release one."""
+    def _for_teacher(self, exchange: Exchange) -> Question:
+        """The client's own bytes, but where a session that the student has had a part in needs a change."""
+        question, decision = exchange.question, exchange.decision
+        if decision is None or (decision.pinned == "teacher" and LOCAL_ID.encode() not in question.body):
+            return question
+        changed = for_teacher(exchange.asked) if exchange.asked is not None else None
+        return question if changed is None else question._replace(body=orjson.dumps(changed))
+
+    async def _from_student(self, exchange: Exchange, send: Send) -> bool:
+        """Releases the student's checked reply; False where the teacher has to answer."""
         try:
-            asked = json.loads(body)
-        except (ValueError, RecursionError):
-            raise Fallback("unreadable_request") from None
-        if not isinstance(asked, dict) or not isinstance(asked.get("tools"), list) or not asked["tools"]:
+            message = await self._held(exchange, send)
+            if self._state.killed:  # an abort in the meantime counts for this reply too
+                raise Fallback("kill_switch")
+        except Fallback as fallback:
+            exchange.reason = str(fallback)
+            return False
+        streaming = exchange.asked is not None and exchange.asked.get("stream") is True
+        body = b"".join(events(message)) if streaming else orjson.dumps(message)
+        if exchange.first_byte is None:
+            await send(_local_head(streaming))
+        exchange.begins(200, "student")
+        exchange.message = message
+        await send({"type": "http.response.body", "body": body})
+        exchange.ending = "complete"
+        return True
+
+    async def _held(self, exchange: Exchange, send: Send) -> dict[str, Any]:
+        """The student's message; while it is awaited, a streaming client is told that its request is alive.
+
+        Raises:
+            Fallback: for every reason not to release one.
+        """
+        asked = exchange.asked
+        if asked is None:
+            raise Fallback("unreadable_request")
+        if not isinstance(asked.get("tools"), list) or not asked["tools"]:
             raise Fallback("no_tools")  # titles and summaries: the student has only learned to work with tools
-        model = self._config.deploy.model
+        if not self._breaker.admits():
+            raise Fallback("circuit_open")
+        turn = asyncio.ensure_future(self._local.turn(asked))
+        silent_since = time.monotonic()
         try:
-            outgoing = student_request(asked, StudentPrompt(self._config.dataset), model)
-        except (TypeError, AttributeError, KeyError):
-            raise Fallback("unreadable_request") from None
-        reply = await self._ask_local(outgoing)
-        if reason := fault(reply, asked["tools"]):
-            raise Fallback(reason)
-        message = client_reply(reply, project_root(asked), model)
-        if asked.get("stream"):
-            return Response(b"".join(events(message)), media_type="text/event-stream")
-        return Response(json.dumps(message), media_type="application/json")
+            while not (await asyncio.wait({turn}, timeout=min(WATCH_SECONDS, self._rollout.ping_seconds)))[0]:
+                if self._state.killed:
+                    raise Fallback("kill_switch")
+                if asked.get("stream") is True and time.monotonic() - silent_since >= self._rollout.ping_seconds:
+                    if exchange.first_byte is None:
+                        exchange.begins(200, None)
+                        await send(_local_head(True))
+                    await send({"type": "http.response.body", "body": PING, "more_body": True})
+                    silent_since = time.monotonic()
+            return self._judged(turn)
+        finally:
+            if not turn.done():
+                turn.cancel()
+                self._breaker.abandoned()
 
-    async def _ask_local(self, outgoing: dict[str, Any]) -> Any:
-        """The parsed reply of the local server; no header of the client's is sent."""
-        request = httpx2.Request(
-            "POST",
-            self._local_url + "/v1/messages",
-            headers={"content-type": "application/json", "anthropic-version": "2023-06-01", STRICT_HEADER: "1"},
-            content=json.dumps(outgoing).encode(),
+    def _judged(self, turn: asyncio.Future[dict[str, Any]]) -> dict[str, Any]:
+        """The result of a turn; the circuit breaker learns whether the server did its part."""
+        try:
+            message = turn.result()
+        except Fallback as fallback:
+            reason = str(fallback)
+            if reason in _SERVER_FAULTS or reason.startswith(("http_5", "http_429")):
+                self._breaker.failed()
+            else:
+                self._breaker.succeeded()
+            raise
+        except Exception as error:  # a fault of ours must not cost a person the answer
+            self._breaker.succeeded()
+            self._complain(error)
+            raise Fallback("internal_error") from error
+        self._breaker.succeeded()
+        return message
+
+    def _shadows(self, exchange: Exchange) -> bool:
+        decision = exchange.decision
+        return (
+            self._rollout.shadow
+            and decision is not None
+            and decision.pinned == "teacher"
+            and decision.visit.weight == 0
+            and len(exchange.question.body) <= MAX_TURN
+            and not self._state.killed
         )
-        data = b""
-        try:
-            async with asyncio.timeout(self._local_seconds):
-                response = await self._local.send(request, stream=True, follow_redirects=False)
-                try:
-                    async for chunk in response.aiter_bytes():
-                        data += chunk
-                        if len(data) > MAX_REPLY:
-                            raise Fallback("malformed_reply")
-                finally:
-                    await response.aclose()
-        except (TimeoutError, httpx2.TimeoutException) as error:
-            raise Fallback("unreachable" if isinstance(error, httpx2.ConnectTimeout) else "timeout") from None
-        except httpx2.ConnectError:
-            raise Fallback("unreachable") from None
-        except (httpx2.TransportError, httpx2.DecodingError):
-            raise Fallback("reset") from None
-        if response.status_code != 200:
-            full = response.status_code == 400 and any(text in data for text in _CONTEXT_FULL)
-            raise Fallback("context_overflow" if full else f"http_{response.status_code}")
-        try:
-            return json.loads(data, parse_constant=_no_constant)
-        except (ValueError, RecursionError):
-            raise Fallback("malformed_reply") from None
 
-    def _note(
-        self, request: Request, decision: Decision, answered: Side, reason: str, status: int, seconds: float
-    ) -> None:
+    def _cast_shadow(self, exchange: Exchange, reply: bytes | None, encoding: str) -> None:
+        if reply is not None and exchange.decision is not None and exchange.asked and exchange.asked.get("tools"):
+            session, _, visit, _ = exchange.decision
+            self._shadow.offer(Turn(session, visit, exchange.question.body, reply, encoding))
+
+    async def _show_metrics(self, send: Send) -> None:
+        self.metrics.breaker.set(_STATES[self._breaker.state])
+        self.metrics.killed.set(self._state.killed)
+        with suppress(sqlite3.Error):
+            self.metrics.weight.set(self._state.current().weight)
+        head = [(b"content-type", CONTENT_TYPE.encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": head})
+        await send({"type": "http.response.body", "body": self.metrics.text()})
+
+    def _note(self, exchange: Exchange) -> None:
         """Counts the request and appends one line. A full disk must not keep answers from people: it is said once."""
-        line = {
-            "t": round(time.time(), 3),
-            "session": decision.session,
-            "subagent": AGENT_HEADER in request.headers,
-            "weight": decision.visit.weight,
-            "pinned": decision.pinned,
-            "answered_by": answered,
-            "reason": reason,
-            "status": status,
-            "first_byte_ms": round(seconds * 1000, 1),
-        }
+        decision, answered = exchange.decision, exchange.answered
+        if not exchange.is_message:
+            self.metrics.relayed.inc()
+            return
+        pinned = decision.pinned if decision else "none"
+        self.metrics.requests.labels(pinned, answered or "none", exchange.reason).inc()
+        self.metrics.endings.labels(answered or "none", exchange.ending).inc()
+        if exchange.first_byte is not None and answered:
+            self.metrics.first_byte.labels(answered).observe(exchange.first_byte)
+        usage = exchange.message["usage"] if exchange.message else {}
+        for kind, count in usage.items():
+            self.metrics.tokens.labels(kind).inc(count)
+        if decision is None:
+            return
         try:
-            self._state.count(decision.visit.id, decision.session, decision.pinned, answered, reason)
+            if answered:
+                self._state.count(decision.visit.id, decision.session, decision.pinned, answered, exchange.reason)
             handle = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             try:
-                os.write(handle, json.dumps(line).encode() + b"\n")
+                os.write(handle, orjson.dumps(_line(exchange, decision) | usage) + b"\n")
             finally:
                 os.close(handle)
         except (sqlite3.Error, OSError) as error:
             self._complain(error)
 
     def _complain(self, error: Exception) -> None:
-        if not self._complained:
-            self._complained = True
-            print(f"gateway: {self._state.folder}: {error}; requests go on, counts are incomplete", file=sys.stderr)
+        """Says a failure of ours on standard error, each kind once; its text alone where it cannot hold content."""
+        known = isinstance(error, (sqlite3.Error, OSError))
+        kind = "state" if known else type(error).__name__
+        if kind not in self._complained:
+            self._complained.add(kind)
+            text = f"{self._state.folder}: {error}; requests go on, counts are incomplete" if known else kind
+            print(f"gateway: {text}", file=sys.stderr)
 
 
-def _is_message(request: Request) -> bool:
-    return request.method == "POST" and request.url.path == "/v1/messages"
+def _line(exchange: Exchange, decision: Decision) -> dict[str, Any]:
+    """What is written down of a request: who, where, how long, what became of earlier calls; no content."""
+    headers = dict(exchange.question.headers)
+    line = {
+        "t": round(time.time(), 3),
+        "session": decision.session,
+        "subagent": b"x-claude-code-agent-id" in headers,
+        "visit": decision.visit.id,
+        "weight": decision.visit.weight,
+        "pinned": decision.pinned,
+        "answered_by": exchange.answered,
+        "reason": exchange.reason,
+        "status": exchange.status,
+        "ending": exchange.ending,
+        "first_byte_ms": None if exchange.first_byte is None else round(exchange.first_byte * 1000, 1),
+        "total_ms": round((time.monotonic() - exchange.began) * 1000, 1),
+        "retry": headers.get(b"x-stainless-retry-count", b"0") != b"0",
+    }
+    if exchange.message is not None:
+        line["version"] = exchange.message["model"]
+    if len(exchange.question.body) <= MAX_READ and exchange.asked is not None:
+        line |= results_in(exchange.asked)._asdict()
+    return line
 
 
-async def _read(request: Request) -> bytes | None:
-    """The body; None where it is larger than MAX_BODY."""
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > MAX_BODY:
-            return None
-        chunks.append(chunk)
-    return b"".join(chunks)
+def _local_head(streaming: bool) -> dict[str, Any]:
+    kind = b"text/event-stream; charset=utf-8" if streaming else b"application/json"
+    headers = [(b"content-type", kind), (b"cache-control", b"no-cache")]
+    headers.append((b"request-id", f"req_local_{uuid.uuid4().hex[:20]}".encode()))
+    return {"type": "http.response.start", "status": 200, "headers": headers}
 
 
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _error(status: int, kind: str, message: str) -> Response:
-    """An error in the shape of the Messages API."""
-    return JSONResponse({"type": "error", "error": {"type": kind, "message": message}}, status)
-
-
-def _is_loopback(host: str | None) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
-    except ValueError:
-        return False
-
-
-def _upstream(url: str, key: str, *, encrypted: bool) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise TrainerError(f"{key}: {url!r} is not an http(s) address")
-    if encrypted and parts.scheme == "http" and not _is_loopback(parts.hostname):
-        raise TrainerError(f"{key}: {url!r} would send credentials unencrypted; use https")
-    return url.rstrip("/")
-
-
-def check_loopback(address: str) -> None:
-    """Raises TrainerError for an address that others could reach: the gateway asks nobody for a password."""
-    if not _is_loopback(address):
-        raise TrainerError(
-            f"the gateway listens on loopback only, not on {address}; put a tunnel before it if you must"
-        )
+async def _hung_up(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

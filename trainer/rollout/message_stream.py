@@ -1,30 +1,72 @@
-"""A complete message as the events that a streaming client of the Messages API reads."""
+"""A message of the Messages API as the events that a streaming client reads, and back."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
+
+import orjson
+
+
+def event(kind: str, fields: dict[str, Any]) -> bytes:
+    """One server-sent event."""
+    return b"event: %b\ndata: %b\n\n" % (kind.encode(), orjson.dumps({"type": kind, **fields}))
+
+
+PING = event("ping", {})
 
 
 def events(message: dict[str, Any]) -> Iterator[bytes]:
     """Server-sent events from `message_start` to `message_stop`; each block arrives as one delta."""
     opening = message | {"content": [], "stop_reason": None, "usage": message["usage"] | {"output_tokens": 0}}
-    yield _event("message_start", {"message": opening})
+    yield event("message_start", {"message": opening})
     for index, block in enumerate(message["content"]):
         if block["type"] == "tool_use":
             start = block | {"input": {}}
-            delta = {"type": "input_json_delta", "partial_json": json.dumps(block["input"])}
+            delta = {"type": "input_json_delta", "partial_json": orjson.dumps(block["input"]).decode()}
         else:
             start, delta = {"type": "text", "text": ""}, {"type": "text_delta", "text": block["text"]}
-        yield _event("content_block_start", {"index": index, "content_block": start})
-        yield _event("content_block_delta", {"index": index, "delta": delta})
-        yield _event("content_block_stop", {"index": index})
+        yield event("content_block_start", {"index": index, "content_block": start})
+        yield event("content_block_delta", {"index": index, "delta": delta})
+        yield event("content_block_stop", {"index": index})
     ending = {"stop_reason": message["stop_reason"], "stop_sequence": message["stop_sequence"]}
-    yield _event("message_delta", {"delta": ending, "usage": {"output_tokens": message["usage"]["output_tokens"]}})
-    yield _event("message_stop", {})
+    yield event("message_delta", {"delta": ending, "usage": {"output_tokens": message["usage"]["output_tokens"]}})
+    yield event("message_stop", {})
 
 
-def _event(kind: str, fields: dict[str, Any]) -> bytes:
-    data = json.dumps({"type": kind, **fields})
-    return f"event: {kind}\ndata: {data}\n\n".encode()
+def message_of(stream: bytes) -> dict[str, Any]:
+    """The message that a stream of events tells; unknown events and deltas are passed over.
+
+    Raises:
+        ValueError: the events do not make a whole message.
+    """
+    message: dict[str, Any] | None = None
+    written: dict[int, str] = {}
+    try:
+        for line in stream.splitlines():
+            if not line.startswith(b"data:"):
+                continue
+            data = orjson.loads(line[5:])
+            kind = data["type"]
+            if kind == "message_start":
+                message = data["message"] | {"content": []}
+            elif kind == "message_stop" and message is not None:
+                return message
+            elif kind == "error" or message is None:
+                if kind != "ping":
+                    raise ValueError(kind)
+            elif kind == "content_block_start":
+                message["content"].append(dict(data["content_block"]))
+            elif kind == "content_block_delta":
+                block, delta = message["content"][data["index"]], data["delta"]
+                if "text" in delta:
+                    block["text"] += delta["text"]
+                elif "partial_json" in delta:
+                    written[data["index"]] = written.get(data["index"], "") + delta["partial_json"]
+            elif kind == "content_block_stop" and written.get(data["index"]):
+                message["content"][data["index"]]["input"] = orjson.loads(written[data["index"]])
+            elif kind == "message_delta":
+                message |= data["delta"]
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise ValueError(f"not the events of a message ({type(error).__name__})") from None
+    raise ValueError("the stream ends before the message")

@@ -1,10 +1,15 @@
-"""HTTP connections that end when a client takes too long to say what it wants; uvicorn waits for ever."""
+"""HTTP connections that end when a client takes too long to say what it wants; uvicorn waits for ever.
+
+What is no HTTP is refused in the shape of the Messages API, too.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
 
+import h11
+import orjson
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEADER_SECONDS = 15.0
@@ -28,6 +33,15 @@ class PatientProtocol(H11Protocol):
             self._deadline = None
         elif waiting and self._deadline is None:
             self._deadline = self.loop.call_later(HEADER_SECONDS, self.transport.abort)
+
+    def send_400_response(self, msg: str) -> None:
+        error = {"type": "invalid_request_error", "message": msg}
+        body = orjson.dumps({"type": "error", "error": error})
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        head = h11.Response(status_code=400, headers=[*headers, (b"connection", b"close")], reason=b"Bad Request")
+        for part in (head, h11.Data(data=body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(part) or b"")
+        self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._deadline is not None:

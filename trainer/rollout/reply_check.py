@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
-_TYPES: dict[str, type | tuple[type, ...]] = {
-    "string": str,
-    "integer": int,
-    "number": (int, float),
-    "boolean": bool,
-    "array": list,
-    "object": dict,
-}
+import orjson
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 
-def fault(reply: Any, tools: list[Any]) -> str | None:
+def fault(reply: Any, tools: list[Any], turn: list[dict[str, Any]], repeats: int) -> str | None:
     """Why a reply must not be released, as a short reason; None where it may be.
 
     Args:
         reply: what the local server sent, parsed.
         tools: the tools that the client offered, in the shape of the Messages API.
+        turn: the conversation since the last prompt, as the student read it.
+        repeats: the same call with the same result, made so often, is a loop.
     """
     if not isinstance(reply, dict) or reply.get("role") != "assistant" or not isinstance(reply.get("content"), list):
         return "malformed_reply"
@@ -38,32 +35,35 @@ def fault(reply: Any, tools: list[Any]) -> str | None:
             return "unknown_tool"
         if not _fits(call.get("input"), offered[call["name"]]):
             return "invalid_arguments"
-    return None
+    return "loop" if _goes_round(calls, turn, repeats) else None
 
 
 def _fits(arguments: Any, schema: Any) -> bool:
-    """Required arguments are there, named ones have their JSON type and enum, unknown ones only where allowed."""
+    """Whether arguments are an object that the tool's JSON schema admits; a schema nobody can read admits none."""
     if not isinstance(arguments, dict):
         return False
-    schema = schema if isinstance(schema, dict) else {}
-    properties = schema.get("properties")
-    properties = properties if isinstance(properties, dict) else {}
-    required = schema.get("required")
-    if any(name not in arguments for name in (required if isinstance(required, list) else [])):
-        return False
-    if schema.get("additionalProperties") is False and arguments.keys() - properties.keys():
-        return False
-    return all(_matches(value, properties[name]) for name, value in arguments.items() if name in properties)
-
-
-def _matches(value: Any, schema: Any) -> bool:
     if not isinstance(schema, dict):
         return True
-    if isinstance(schema.get("enum"), list) and value not in schema["enum"]:
+    try:
+        return bool(Draft202012Validator(schema).is_valid(arguments))
+    except Exception:  # a broken schema fails in as many ways as there are keywords
         return False
-    wanted = _TYPES.get(schema["type"]) if isinstance(schema.get("type"), str) else None
-    if wanted is None:
-        return True
-    if isinstance(value, bool):
-        return wanted is bool
-    return isinstance(value, wanted)
+
+
+def _goes_round(calls: list[dict[str, Any]], turn: list[dict[str, Any]], repeats: int) -> bool:
+    """Whether a call would come for the `repeats`-th time, and nothing has changed in between.
+
+    A test that is run again after an edit is no loop where its output differs.
+    """
+    blocks = [block for message in turn for block in message["content"]]
+    results = {block["tool_use_id"]: block["content"] for block in blocks if block["type"] == "tool_result"}
+    made: dict[bytes, Counter[str]] = {}
+    for block in blocks:
+        if block["type"] == "tool_use" and block["id"] in results:
+            made.setdefault(_key(block), Counter())[results[block["id"]]] += 1
+    asked = Counter(map(_key, calls))
+    return any(n + max(made.get(key, {"": 0}).values()) >= repeats for key, n in asked.items())
+
+
+def _key(call: dict[str, Any]) -> bytes:
+    return orjson.dumps([call["name"], call["input"]], option=orjson.OPT_SORT_KEYS)

@@ -59,7 +59,7 @@ def student_request(body: dict[str, Any], prompt: StudentPrompt, model: str) -> 
     messages = _messages(body.get("messages") or [], prompt, root)
     system = config.system_prompt
     if config.digest_tokens:
-        earlier, messages = _current_turn(messages)
+        earlier, messages = current_turn(messages)
         system = with_digest(system, digest(earlier, config.digest_tokens))
     asked = body.get("max_tokens")
     request: dict[str, Any] = {
@@ -115,7 +115,7 @@ def _messages(messages: list[Any], prompt: StudentPrompt, root: str | None) -> l
     return kept
 
 
-def _current_turn(messages: list[dict[str, Any]]) -> tuple[list[str], list[dict[str, Any]]]:
+def current_turn(messages: list[dict[str, Any]]) -> tuple[list[str], list[dict[str, Any]]]:
     """The turns before the last prompt, each told in a few lines, and the conversation from that prompt on.
 
     A prompt is a user message in which a person speaks. Results that stand in the same message end the turn before it:

@@ -15,8 +15,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from loopback_servers import House, Running, Script, Upstream
 
 from trainer.config import Config, RolloutConfig
+from trainer.export.student_prompt import StudentPrompt
 from trainer.rollout.controller import open_rollout
 from trainer.rollout.gateway import Gateway
+from trainer.rollout.local_student import Student
 
 
 @pytest.fixture
@@ -25,14 +27,21 @@ def build(tmp_path: Path) -> Iterator[Callable[..., House]]:
     with ExitStack() as stack:
 
         def start(
-            teacher: Script, local: Script, *, weight: float = 100, local_seconds: float = 60, **rollout: Any
+            teacher: Script,
+            local: Script,
+            *,
+            weight: float = 100,
+            prompt: StudentPrompt | None = None,
+            token: str = "",
+            **rollout: Any,
         ) -> House:
             one, other = stack.enter_context(Upstream(teacher)), stack.enter_context(Upstream(local))
-            urls = {"teacher_url": one.url, "local_url": other.url} | rollout
-            config = Config(rollout=RolloutConfig(weights=[weight], **urls))
+            keys = {"teacher_url": one.url, "local_url": other.url, "local_seconds": 60} | rollout
+            config = Config(models=str(tmp_path), rollout=RolloutConfig(weights=[weight], **keys))
             state = open_rollout(tmp_path / "rollout", config.rollout)
             stack.callback(state.close)
-            running = stack.enter_context(Running(Gateway(config, state, local_seconds=local_seconds).app()))
+            student = Student("cc-claude-agent", "llama-claude-ppo-v1", prompt or StudentPrompt(config.dataset))
+            running = stack.enter_context(Running(Gateway(config, state, student=student, token=token)))
             return House(running.url, one, other, state, tmp_path / "rollout")
 
         yield start

@@ -15,6 +15,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from trainer.loopback import bind
+from trainer.rollout.patient_protocol import PatientProtocol
 from trainer.rollout.rollout_state import RolloutState
 
 RESET = b"<reset>"
@@ -113,7 +114,9 @@ class Running:
     def __init__(self, app: ASGIApp) -> None:
         self._listener = bind("127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        settings = uvicorn.Config(app, log_level="critical", server_header=False, date_header=False)
+        settings = uvicorn.Config(
+            app, http=PatientProtocol, ws="none", log_level="critical", server_header=False, date_header=False
+        )
         self._server = uvicorn.Server(settings)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._listener]})
 

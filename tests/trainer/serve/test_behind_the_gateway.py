@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,7 +19,8 @@ from loopback_servers import Running, Upstream, reply
 
 from trainer.config import Config, DatasetConfig, RolloutConfig
 from trainer.rollout.controller import open_rollout
-from trainer.rollout.gateway import DECISIONS, SESSION_HEADER, Gateway
+from trainer.rollout.gateway import DECISIONS, Gateway
+from trainer.rollout.request_guard import SESSION_HEADER
 
 TOOLS = [
     {"name": name, "input_schema": {"type": "object", "properties": {key: {"type": "string"}}, "required": [key]}}
@@ -32,10 +34,12 @@ def house(served: Any, tmp_path: Path) -> Iterator[tuple[str, Path]]:
     with ExitStack() as stack:
         teacher = stack.enter_context(Upstream(lambda _: [reply([{"type": "text", "text": "teacher"}])]))
         rollout = RolloutConfig(weights=[100], teacher_url=teacher.url, local_url=served.url)
-        config = Config(rollout=rollout, dataset=DatasetConfig(system_prompt="You are a coding agent."))
+        config = Config(
+            models=str(tmp_path), rollout=rollout, dataset=DatasetConfig(system_prompt="You are a coding agent.")
+        )
         state = open_rollout(tmp_path / "rollout", rollout)
         stack.callback(state.close)
-        running = stack.enter_context(Running(Gateway(config, state).app()))
+        running = stack.enter_context(Running(Gateway(config, state)))
         yield running.url, tmp_path / "rollout"
 
 
@@ -50,7 +54,12 @@ def ask(url: str, prompt: str) -> dict[str, Any]:
 
 
 def decision(folder: Path) -> dict[str, Any]:
-    last: dict[str, Any] = json.loads((folder / DECISIONS).read_text().splitlines()[-1])
+    path = folder / DECISIONS
+    deadline = time.monotonic() + 20
+    while not path.exists():  # the line follows the reply
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    last: dict[str, Any] = json.loads(path.read_text().splitlines()[-1])
     return last
 
 
@@ -62,7 +71,7 @@ def test_students_turn_reaches_the_client_with_absolute_paths(house: tuple[str, 
     assert decision(folder)["answered_by"] == "student"
 
 
-@pytest.mark.parametrize(("prompt", "reason"), [("Break.", "http_500"), ("word " * 3000, "context_overflow")])
+@pytest.mark.parametrize(("prompt", "reason"), [("Break.", "malformed_call"), ("word " * 3000, "context_overflow")])
 def test_teacher_answers_where_the_student_cannot(house: tuple[str, Path], prompt: str, reason: str) -> None:
     url, folder = house
     assert ask(url, prompt)["content"] == [{"type": "text", "text": "teacher"}]

@@ -1,0 +1,156 @@
+"""One turn of the student: the request as it was trained to read it, its whole reply, checked, as the client wants it.
+
+The local server (`claude-trainer serve`, llama-server, Ollama) speaks the Messages API. No header of the client's is
+sent there. The reply is read to its end before anything is decided: after the first byte no other could answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import aiohttp
+import orjson
+
+from claude_capture.message_values import is_student
+from trainer.config import Config
+from trainer.errors import TrainerError
+from trainer.export.student_prompt import KEY, StudentPrompt
+from trainer.rollout.reply_check import fault
+from trainer.rollout.student_view import STRICT_HEADER, client_reply, current_turn, project_root, student_request
+from trainer.rollout.upstreams import Upstream
+
+MAX_REPLY = 8 * 1024 * 1024
+"""Longest reply, in bytes."""
+_CONTEXT_FULL = (b"exceed_context_size_error", b"prompt is too long")  # llama-server, `claude-trainer serve`
+_MALFORMED_CALL = b"malformed tool call"
+_HEADERS = {"content-type": "application/json", "anthropic-version": "2023-06-01", STRICT_HEADER: "1"}
+
+
+class Fallback(Exception):
+    """The student cannot answer this request; its text is the reason that is counted."""
+
+
+class Student(NamedTuple):
+    """Who the student is."""
+
+    model: str
+    """Its name at the local server."""
+    version: str
+    """What replies and traces name; always recognised as a student's name."""
+    prompt: StudentPrompt
+
+
+class LocalStudent:
+    """The way to the student.
+
+    Args:
+        seconds: longest wait for a complete reply.
+        repeats: see `reply_check.fault`.
+    """
+
+    def __init__(
+        self, student: Student, server: Upstream, client: aiohttp.ClientSession, *, seconds: float, repeats: int
+    ) -> None:
+        self._student = student
+        self._server = server
+        self._client = client
+        self._seconds = seconds
+        self._repeats = repeats
+
+    async def turn(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """The message for the client.
+
+        Args:
+            asked: a Messages request of the client that offers tools.
+
+        Raises:
+            Fallback: for every reason not to release one.
+        """
+        student = self._student
+        try:
+            outgoing = await asyncio.to_thread(student_request, asked, student.prompt, student.model)
+            root = project_root(asked)
+        except (TypeError, AttributeError, KeyError):
+            raise Fallback("unreadable_request") from None
+        if not outgoing["messages"]:
+            raise Fallback("unreadable_request")
+        if not outgoing["tools"]:
+            raise Fallback("no_tools")
+        reply = await self._ask(outgoing)
+        turn = current_turn(outgoing["messages"])[1]
+        if reason := fault(reply, asked["tools"], turn, self._repeats):
+            raise Fallback(reason)
+        answered = reply.get("model")
+        exact = isinstance(answered, str) and is_student(answered) and answered != student.model
+        return client_reply(reply, root, answered if exact else student.version)
+
+    async def _ask(self, outgoing: dict[str, Any]) -> Any:
+        """The parsed reply of the local server."""
+        data = bytearray()
+        try:
+            async with (
+                asyncio.timeout(self._seconds),
+                self._client.post(
+                    self._server.at("/v1/messages"),
+                    data=orjson.dumps(outgoing),
+                    headers=_HEADERS,
+                    allow_redirects=False,
+                    proxy=self._server.proxy,
+                ) as response,
+            ):
+                async for chunk in response.content.iter_any():
+                    data += chunk
+                    if len(data) > MAX_REPLY:
+                        raise Fallback("endless_reply")
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+            raise Fallback("unreachable") from None
+        except TimeoutError:
+            raise Fallback("timeout") from None
+        except (aiohttp.ClientError, OSError):
+            raise Fallback("reset") from None
+        except TypeError:  # half of a surrogate pair is no Unicode
+            raise Fallback("unreadable_request") from None
+        if response.status != 200:
+            if response.status == 400 and any(text in data for text in _CONTEXT_FULL):
+                raise Fallback("context_overflow")
+            raise Fallback("malformed_call" if _MALFORMED_CALL in data else f"http_{response.status}")
+        try:
+            return orjson.loads(data)
+        except orjson.JSONDecodeError:
+            raise Fallback("malformed_reply") from None
+
+
+def student_of(config: Config) -> Student:
+    """Who the student is, by the config and the registry.
+
+    `rollout.student` names a model of the registry or a GGUF; without it the registry's current model is meant, and
+    without a registry nothing is known but the config: then the student is shown all tools that the client offers.
+
+    Raises:
+        TrainerError: there is no such model, or its file cannot be read.
+    """
+    from trainer.export.registry import Registry
+
+    plain = Student(config.deploy.model, _version(config.deploy.model), StudentPrompt(config.dataset))
+    registry = Registry(Path(config.models))
+    name = config.rollout.student or registry.read().current
+    if not name:
+        return plain
+    file = name.endswith(".gguf")
+    path = Path(name) if file else registry.folder / registry.get(name).quantized.path
+    named = plain._replace(version=_version(path.stem if file else name))
+    if not path.is_file():
+        if config.rollout.student:
+            raise TrainerError(f"rollout.student: {path} does not exist; export the model again, or name another")
+        return named
+    from trainer.export.gguf_file import GgufFile
+
+    stored = GgufFile(path).get(KEY)
+    return named._replace(prompt=StudentPrompt.from_json(stored)) if stored else named
+
+
+def _version(name: str) -> str:
+    """A name that every reader of traces recognises as a student's."""
+    return name if is_student(name) else f"cc-claude-agent/{name}"
