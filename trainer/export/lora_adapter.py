@@ -87,8 +87,8 @@ class LoraAdapter:
 
     @property
     def replaced(self) -> list[str]:
-        """Weights that the adapter brings whole (`modules_to_save`)."""
-        return list(self._replaced)
+        """Weights that the adapter brings whole (`modules_to_save`); peft's copies of what it leaves as it is not."""
+        return [name for name, key in self._replaced.items() if ".base_layer." not in key]
 
     def check(self, base: Checkpoint, named: Path | str | None = None) -> None:
         """Compares the adapter with the base that it is to be merged into.
