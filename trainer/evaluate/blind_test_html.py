@@ -138,7 +138,7 @@ def _call(call: ShownCall) -> str:
     mark = ' <span class="failed">failed</span>' if call.failed else ""
     output = _fold("Output", call.output) if call.output else '<p class="none">No output.</p>'
     return (
-        f'<div class="call"><h4><span class="tool">{escape(call.tool)}</span>{beside}{mark}</h4>'
+        f'<div class="call"><h3><span class="tool">{escape(call.tool)}</span>{beside}{mark}</h3>'
         f"{f'<dl>{rest}</dl>' if rest else ''}{_change(change) if change is not None else ''}{output}</div>"
     )
 

@@ -16,8 +16,8 @@ header { position: sticky; top: 0; z-index: 2; display: flex; flex-wrap: wrap; g
   align-items: center; justify-content: space-between; background: var(--card); border-bottom: 1px solid var(--line); }
 main { padding-block: 1rem 1.5rem; }
 h1 { font-size: 1.15rem; margin: 0; letter-spacing: -.01em; } h2 { font-size: 1rem; margin: 0; }
-h3 { font-size: .85rem; margin: 0 0 .3rem; color: var(--soft); }
-h4 { font-size: .9rem; font-weight: 400; margin: 0; display: flex; flex-wrap: wrap; gap: .3rem .6rem; }
+.final h3 { font-size: .85rem; margin: 0 0 .3rem; color: var(--soft); }
+.call h3 { font-size: .9rem; font-weight: 400; margin: 0; display: flex; flex-wrap: wrap; gap: .3rem .6rem; }
 a { color: var(--a); }
 .skip { position: absolute; left: -99rem; } .skip:focus { left: 1rem; top: .5rem; z-index: 3; background: var(--card);
   padding: .5rem 1rem; }
@@ -45,7 +45,7 @@ progress::-webkit-progress-value { background: var(--a); } progress::-moz-progre
 ol { list-style: none; padding: 0; margin: .9rem 0 0; } li { margin: 0 0 1rem; }
 .said { margin: 0 0 .4rem; white-space: pre-wrap; overflow-wrap: anywhere; }
 .call { border-left: 3px solid var(--line); padding-left: .8rem; margin: .4rem 0; }
-.tool { font-weight: 650; } .call h4 code { align-self: center; }
+.tool { font-weight: 650; } .call h3 code { align-self: center; }
 dl { margin: .25rem 0; } .call dl div { display: flex; flex-wrap: wrap; gap: 0 .6rem; align-items: baseline; }
 .call dt { color: var(--soft); font-size: .85rem; } .call dd { margin: 0; min-width: 0; max-width: 100%; }
 .call dd pre { display: inline-block; margin: .1rem 0; padding: .05rem .4rem; max-width: 100%; }
@@ -53,7 +53,6 @@ code, pre, kbd { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, "De
 code { font-size: .84rem; overflow-wrap: anywhere; }
 pre { margin: .35rem 0; padding: .5rem .7rem; background: var(--code); border: 1px solid var(--line);
   border-radius: 8px; font-size: .84rem; line-height: 1.5; white-space: pre-wrap; overflow-wrap: anywhere; }
-details pre { max-height: 28rem; overflow: auto; }
 .diff { padding-inline: 0; } .diff > * { display: block; text-decoration: none; padding: 0 .7rem; }
 .diff ins { background: var(--add); color: var(--add-ink); }
 .diff del { background: var(--cut); color: var(--cut-ink); }
@@ -91,7 +90,8 @@ textarea { display: block; width: 100%; font: inherit; font-size: .92rem; color:
   box-shadow: 0 -6px 18px #0000000f; } }
 @media (max-width: 62rem) { .sides { grid-template-columns: minmax(0, 1fr); } }
 @media (max-width: 40rem) { .actions { width: 100%; margin: 0; } #status { width: 100%; } .next { flex: 1; }
-  .by-key { display: none; } progress { width: 6rem; } .options span { padding-block: .6rem; } header { padding-block: .5rem; } }
+  .by-key { display: none; } progress { width: 6rem; }
+  .options span { padding-block: .6rem; } header { padding-block: .5rem; } }
 @media (hover: none) { .answer kbd, summary kbd, .by-key { display: none; } }
 """
 

@@ -58,7 +58,7 @@ class Page:
         )
         title = f"<caption>{_inline(caption)}</caption>" if caption else ""
         self._parts.append(
-            f'<div class="scroll"><table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+            f'<div class="scroll" tabindex="0"><table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
         )
         return self
 
@@ -67,7 +67,7 @@ class Page:
         label = html.escape(re.sub(r"[`*]", "", caption), quote=True)
         drawing = image.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
         self._parts.append(
-            f'<figure><div class="scroll">{drawing}</div><figcaption>{_inline(caption)}</figcaption></figure>'
+            f'<figure><div class="scroll" tabindex="0">{drawing}</div><figcaption>{_inline(caption)}</figcaption></figure>'
         )
         return self
 
