@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from trainer.export.export_records import DoctorReport, Progress
+    from trainer.export.export_records import DoctorReport, ExportedFile, Progress
     from trainer.export.trial import HeldOut
 
 MARKS = {
@@ -61,6 +61,10 @@ def print_doctor(report: DoctorReport) -> None:
     console.print(f"{escape(report.path)}: {verdict}", soft_wrap=True)
 
 
+def _line(file: ExportedFile) -> str:
+    return f"{file.path}  {file.type}  {file.bytes:,} bytes  sha256 {file.sha256[:12]}"
+
+
 @click.command()
 @click.option("--adapter", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder of the adapter.")
 @click.option("--base", help="Folder or hub id of the 16-bit base; default: the one the adapter names.")
@@ -71,6 +75,7 @@ def print_doctor(report: DoctorReport) -> None:
 @click.option("--gate", "gate_path", type=click.Path(path_type=Path, exists=True), help="JSON of the gate's report.")
 @click.option("--licence", default="", help="Licence of the base, e.g. llama3.1.")
 @click.option("--parent", help="Model that this one continues.")
+@click.option("--adapter-only", is_flag=True, help="Write the adapter alone, to be laid over the base's own f16 GGUF.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def export(
     adapter: Path | None,
@@ -82,6 +87,7 @@ def export(
     gate_path: Path | None,
     licence: str,
     parent: str | None,
+    adapter_only: bool,
     as_json: bool,
 ) -> None:
     """Merge an adapter into its 16-bit base, write f16 and quantised GGUF, examine and register them."""
@@ -94,8 +100,8 @@ def export(
     from trainer.export.release import provenance_of, release
     from trainer.records import GateReport
 
-    if adapter is None and base is None:
-        raise click.UsageError("give --adapter, --base, or both")
+    if adapter is None and (base is None or adapter_only):
+        raise click.UsageError("give --adapter" if adapter_only else "give --adapter, --base, or both")
     config = load_config(config_path)
     if base is None and adapter is not None:
         base = str(read_json(adapter / "adapter_config.json").get("base_model_name_or_path") or "")
@@ -108,6 +114,14 @@ def export(
 
         samples = read_dataset(dataset)
         provenance = provenance_of(dataset, samples, config.dataset, base_model=base, licence=licence, parent=parent)
+    models = output or Path(config.models)
+    if adapter is not None and adapter_only:
+        from trainer.export.adapter_gguf import export_adapter
+
+        with progress_bar() as progress:
+            made = export_adapter(base, adapter, models, name, provenance=provenance, progress=progress)
+        click.echo(made.model_dump_json(indent=1) if as_json else _line(made))
+        return
     gate = None
     if gate_path is not None:
         try:
@@ -119,7 +133,6 @@ def export(
                 "`claude-trainer gate` writes gate.json"
             ) from None
     with progress_bar() as progress:
-        models = output or Path(config.models)
         report = release(
             base, adapter, models, name, config.export, provenance=provenance, gate=gate, progress=progress
         )
@@ -128,7 +141,7 @@ def export(
     else:
         print_doctor(report.doctor)
         for file in (report.export.plain, report.export.quantized):
-            click.echo(f"{file.path}  {file.type}  {file.bytes:,} bytes  sha256 {file.sha256[:12]}")
+            click.echo(_line(file))
     if report.entry is None:
         raise TrainerError(f"{name} is not registered: the doctor found {report.doctor.failures()[0]}")
 

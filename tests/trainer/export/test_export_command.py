@@ -114,3 +114,15 @@ def test_config_decides_context_and_quantisation(adapter: Path, learned: Path, t
     assert result.exit_code == 0, result.output
     assert "fit for service" in result.stdout
     assert GgufFile(tmp_path / "m-q8_0.gguf").get("llama.context_length") == 512
+
+
+def test_adapter_alone_becomes_a_small_file_of_its_own(adapter: Path, tmp_path: Path) -> None:
+    arguments = ["--adapter", adapter, "--name", "m", "--output", tmp_path, "--licence", "mit", "--adapter-only"]
+    result = CliRunner().invoke(export, [*map(str, arguments), "--json"])
+    assert result.exit_code == 0, result.output
+    made = json.loads(result.stdout)
+    assert made["path"] == str(tmp_path / "m-lora.gguf")
+    assert GgufFile(tmp_path / "m-lora.gguf").get("general.license") == "mit"
+    assert [path.name for path in tmp_path.iterdir()] == ["m-lora.gguf"]
+    assert "m-lora.gguf  f32" in CliRunner().invoke(export, [*map(str, arguments)]).stdout
+    assert CliRunner().invoke(export, ["--name", "m", "--base", "b", "--adapter-only"]).exit_code == 2
