@@ -22,6 +22,7 @@ from trainer.report.style import STYLE
 from trainer.run_folder import write_atomic
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+_SCROLL = '<div class="scroll" tabindex="0">'  # wide content is scrolled here, by keyboard too
 _INLINE = re.compile(r"`([^`]+)`|\*\*(.+?)\*\*|\[([^\]]+)\]\((#[\w-]+|https?://[^\s)\"]+)\)")
 
 
@@ -58,7 +59,7 @@ class Page:
         )
         title = f"<caption>{_inline(caption)}</caption>" if caption else ""
         self._parts.append(
-            f'<div class="scroll" tabindex="0"><table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+            f"{_SCROLL}<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
         )
         return self
 
@@ -67,7 +68,7 @@ class Page:
         label = html.escape(re.sub(r"[`*]", "", caption), quote=True)
         drawing = image.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
         self._parts.append(
-            f'<figure><div class="scroll" tabindex="0">{drawing}</div><figcaption>{_inline(caption)}</figcaption></figure>'
+            f"<figure>{_SCROLL}{drawing}</div><figcaption>{_inline(caption)}</figcaption></figure>"
         )
         return self
 
