@@ -370,6 +370,7 @@ class Road:
         """
         from trainer.export.registry import Registry
         from trainer.export.release import provenance_of, release
+        from trainer.export.trial import held_out
         from trainer.ppo.heldout import read_scores
         from trainer.previous_version import keep_scores
 
@@ -381,6 +382,7 @@ class Road:
                 base_model=self.config.student.base_model,
                 parent=student.before.name if student.kind == "ppo" else None,
             )
+            scores = read_scores(self._test_run(student).path / SCORES)
             made = release(
                 self.base(),
                 self.versions.adapter(student),
@@ -389,13 +391,14 @@ class Road:
                 self.config.export,
                 provenance=provenance,
                 gate=gate,
+                heldout=held_out(self.cases("test"), self.split("test"), self.config, scores=scores),
             )
             if made.entry is None:
                 raise TrainerError(
                     f"{made.export.quantized.path}: not registered, the doctor found {made.doctor.failures()[0]}; "
                     f"`claude-trainer doctor {made.export.quantized.path}` says what to do"
                 )
-            if scores := read_scores(self._test_run(student).path / SCORES):
+            if scores is not None:
                 keep_scores(self.models, scores)
             registry = Registry(self.models)
             if gate is not None and gate.passed and (student.kind == "ppo" or registry.read().current is None):

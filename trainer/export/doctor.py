@@ -364,7 +364,7 @@ def examine(
         else:
             lacks = "needs the held-out prompts: give --config"
             if heldout is not None:
-                lacks = "nothing is held out: set dataset.test_fraction or dataset.test_projects"
+                lacks = "nothing is held out: see dataset.test_fraction, dataset.test_projects, export.trial_prompts"
             checks += [not_run(name, lacks) for name in TRIAL_CHECKS]
     healthy = all(check.status != "failed" for check in checks)
     return DoctorReport(path=str(path), healthy=healthy, checks=checks, trial=trial)

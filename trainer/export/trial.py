@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from trainer.config import Config, GateConfig
 from trainer.export.export_records import (
@@ -24,7 +25,7 @@ from trainer.export.export_records import (
 )
 from trainer.export.llama_runtime import GgufModel, run_episode
 from trainer.export.parity import ParityReport, export_parity, gguf_parity
-from trainer.ppo.quality_gate import judge
+from trainer.ppo.quality_gate import compare, judge
 from trainer.ppo.replay_environment import ReplayEnvironment
 from trainer.ppo.rollout_buffer import Reward, Rollout, score_episode
 from trainer.records import BCSample, GateReport, StudentScores
@@ -56,13 +57,20 @@ class HeldOut:
     """The gate's verdict on the trained student, by transformers."""
     scores: StudentScores | None = None
     """What that student earned per prompt: the file is then compared with it, type of work by type of work."""
-    export: ExportReport | None = field(default=None)
+    export: ExportReport | None = None
     """What the file was made from; without it the logits are compared as far as files are found."""
 
     def quick(self, prompts: int = QUICK_PROMPTS) -> HeldOut:
         """The same with few prompts, evenly spread."""
-        cases, texts = ([*values[:: max(1, -(-len(values) // prompts))]] for values in (self.cases, self.texts))
-        return replace(self, cases=cases, texts=texts)
+        return replace(self, cases=_spread(self.cases, prompts), texts=_spread(self.texts, prompts))
+
+
+T = TypeVar("T")
+
+
+def _spread(values: Sequence[T], count: int) -> list[T]:
+    """At most `count` of them, evenly spread."""
+    return list(values[:: -(-len(values) // count)]) if values and count else []
 
 
 def held_out(
@@ -82,7 +90,7 @@ def held_out(
         student, scores, export: see `HeldOut`.
     """
     return HeldOut(
-        cases=cases,
+        cases=_spread(cases, config.export.trial_prompts),
         texts=[render(sample.messages, sample.tools) for sample in samples[:TEXTS]],
         reward=BehavioralRewardModel(config.reward),
         gate=config.gate,
@@ -149,18 +157,17 @@ def context_check(path: Path, heldout: HeldOut) -> Check:
 def behaviour_check(path: Path, heldout: HeldOut, trial: Trial, progress: Progress | None) -> Check:
     """The gate, run through llama.cpp on the file; verdict and figures go into `trial`.
 
-    A failure of the gate is a failure of the file, unless the trained student fails it too and no type of work became
-    worse: then the file is what it should be, and the student is not.
+    A type of work in which the file earns provably less than the trained student is a failure. So is a failed gate,
+    unless the trained student did not pass it either: then the file is what it should be, and the student is not.
     """
     rows = _work(path, heldout, progress)
     workflows = {row.case.trace_id: row.case.workflow_type for row in rows}
-    gate = judge(
-        [row.breakdown for row in rows],
-        heldout.gate,
-        student=path.stem,
-        workflows=workflows,
-        previous=heldout.scores,
-    )
+    breakdowns = [row.breakdown for row in rows]
+    gate = judge(breakdowns, heldout.gate, student=path.stem)
+    worse = []
+    if heldout.scores is not None:
+        compared = compare(breakdowns, workflows, heldout.scores, heldout.gate)
+        worse = [found for found in compared if found.verdict == "FAIL"]
     trial.gate = gate
     trial.workflows = _by_workflow(rows)
     detail = f"{gate.verdict} through llama.cpp over {gate.n} prompts: " + ", ".join(
@@ -170,12 +177,13 @@ def behaviour_check(path: Path, heldout: HeldOut, trial: Trial, progress: Progre
     if student is not None:
         before = ", ".join(f"{measure.name} {measure.mean:.3f}" for measure in student.measures if measure.n)
         detail += f" (the trained student: {student.verdict}{f', {before}' if before else ''})"
-    if gate.verdict == "PASS":
+    if worse:
+        detail += f"; {worse[0].workflow}: {worse[0].difference:+.3f} against the trained student"
+    elif gate.verdict == "PASS":
         return Check(name="behaviour", status="passed", detail=detail)
-    worse = [row for row in gate.workflows if row.verdict == "FAIL"]
-    if gate.verdict == "FAIL" and (worse or student is None or student.verdict != "FAIL"):
-        lost = f"{worse[0].workflow}: {worse[0].difference:+.3f}; " if worse else ""
-        advice = f"{lost}the file works worse than it may: try a larger export.quantization, else train on"
+    excused = heldout.scores is not None if student is None else not student.passed
+    if worse or (gate.verdict == "FAIL" and not excused):
+        advice = "the file works worse than it may: try a larger export.quantization, else train on"
         return Check(name="behaviour", status="failed", detail=detail, advice=advice)
     advice = (
         "the trained student itself does not pass: train on before promoting it"

@@ -12,7 +12,7 @@ import gguf
 import numpy as np
 import pytest
 
-from trainer.config import Config, ExportConfig
+from trainer.config import Config, ExportConfig, GateConfig
 from trainer.errors import TrainerError
 from trainer.export.doctor import examine
 from trainer.export.export_records import TRIAL_CHECKS, Check, DoctorReport
@@ -20,7 +20,7 @@ from trainer.export.gguf_file import GgufFile
 from trainer.export.registry import Registry
 from trainer.export.release import release
 from trainer.export.trial import HeldOut, held_out
-from trainer.records import BCSample, GateReport
+from trainer.records import BCSample, GateReport, PromptScore, StudentScores
 from trainer.student.episode_trace import trace_of
 from trainer.student.episodes import Case
 
@@ -45,8 +45,9 @@ def heldout(exported: Any, database: Any, conversation: tuple[list[Any], list[An
     """Three times the conversation that the model knows by heart, of two kinds of work."""
     messages, tools = conversation
     trace = trace_of(messages, reference=None, student="teacher")
+    traces = [trace.model_copy(update={"trace_id": f"t{number}"}) for number in range(3)]
     cases = [
-        Case(f"t{number}", (trace,), database, workflow_type="database" if number else "conversation")
+        Case(f"t{number}", (traces[number],), database, workflow_type="database" if number else "conversation")
         for number in range(3)
     ]
     sample = BCSample.model_construct(messages=messages, tools=tools)
@@ -129,6 +130,28 @@ def test_file_that_lost_what_the_student_could_fails(
     assert not report.healthy
 
 
+def test_type_of_work_that_became_worse_fails_even_where_the_gate_passes(exported: Any, heldout: HeldOut) -> None:
+    """The gate's thresholds may be low; less than the trained student earned is still a loss."""
+    names = {case.trace_id: case.workflow_type for case in heldout.cases}
+    rows = [PromptScore(trace_id=name, workflow_type=kind, total=1.0) for name, kind in names.items()]
+    scores = StudentScores(student="m", measured="x", scores=rows)
+    low = GateConfig(reward=-1, alignment=0, constraints=0, min_prompts=2, min_workflow_prompts=2)
+
+    class Half(KeptConstraints):
+        """Half of what the student earned."""
+
+        def score(self, student: Any, references: Any) -> Any:
+            found = super().score(student, references)
+            return found.model_copy(update={"total": 0.5})
+
+    poor = replace(heldout, gate=low, scores=scores, reward=Half(heldout.reward), student=None)
+    found = checks(examine(exported.quantized, strings_compared=50, heldout=poor))["behaviour"]
+    assert found.status == "failed"
+    assert found.detail.endswith("database: -0.500 against the trained student")
+    fine = replace(heldout, gate=low, scores=scores)
+    assert checks(examine(exported.quantized, strings_compared=50, heldout=fine))["behaviour"].status == "passed"
+
+
 def test_unknown_origin_is_named_as_not_run(exported: Any, heldout: HeldOut) -> None:
     found = checks(examine(exported.plain, strings_compared=50, heldout=replace(heldout, export=None)))
     assert (found["logits_plain"].status, found["behaviour"].status) == ("not run", "passed")
@@ -140,7 +163,7 @@ def test_unknown_origin_is_named_as_not_run(exported: Any, heldout: HeldOut) -> 
 def test_nothing_held_out_is_named_as_not_run(exported: Any, heldout: HeldOut) -> None:
     report = examine(exported.plain, strings_compared=50, heldout=replace(heldout, cases=[]))
     assert {checks(report)[name].status for name in TRIAL_CHECKS} == {"not run"}
-    assert "set dataset.test_fraction" in checks(report)["behaviour"].detail
+    assert "see dataset.test_fraction" in checks(report)["behaviour"].detail
 
 
 def test_environment_that_breaks_is_a_failed_check_and_no_crash(exported: Any, heldout: HeldOut) -> None:
