@@ -38,7 +38,7 @@ from trainer.dataset.samples_file import iterate_dataset
 from trainer.dataset.session_digest import with_digest
 from trainer.dataset.splits import normalised_prompt
 from trainer.dataset.stored_traces import StoredTraces
-from trainer.dataset.teacher_rights import basis_for, main_teacher, undeclared
+from trainer.dataset.teacher_rights import basis_for, by_student, main_teacher, undeclared
 from trainer.dataset.windows import CountTokens, estimate_tokens, split_into_windows
 from trainer.errors import TrainerError
 from trainer.records import Message, Split
@@ -251,7 +251,7 @@ def _pair(
 ) -> PreferencePair:
     """The pair of two sides. Raises _LeftOut."""
     trace = better.trace
-    if any(side.trace.teacher.student is not None for side in (better, worse)):
+    if any(by_student(side.trace) for side in (better, worse)):
         raise _LeftOut("answered_by_student")
     if any(undeclared(side.trace, config.teachers) is not None for side in (better, worse)):
         raise _LeftOut("undeclared")

@@ -13,6 +13,7 @@ from claude_capture.claude_trace_schema import Trace
 from claude_capture.signals.tool_actions import read_action
 from trainer.config import DatasetConfig
 from trainer.dataset.conversation import NO_RESULT, Turn
+from trainer.dataset.teacher_rights import by_student
 
 REASONS = {
     "answered_by_student": "answered by one of our own students: a model is not trained on its own output",
@@ -50,7 +51,7 @@ _PLACEHOLDER = re.compile(
 
 def unwanted(trace: Trace, turns: Sequence[Turn], config: DatasetConfig) -> str | None:
     """The first reason (a key of REASONS) that speaks against the trace, or None."""
-    if trace.teacher.student is not None:
+    if by_student(trace):
         return "answered_by_student"
     if trace.branch is not None:
         return "rewound"

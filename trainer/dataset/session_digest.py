@@ -17,7 +17,7 @@ from claude_capture.claude_trace_schema import ToolCall, Trace
 from claude_capture.signals.tool_actions import EDIT_TOOLS, read_action
 from trainer.config import TeacherRights
 from trainer.dataset.conversation import project_root
-from trainer.dataset.teacher_rights import undeclared
+from trainer.dataset.teacher_rights import by_student, undeclared
 from trainer.dataset.windows import BYTES_PER_TOKEN
 from trainer.student.workspace_paths import to_relative
 
@@ -81,7 +81,7 @@ def trace_lines(trace: Trace, declarations: Sequence[TeacherRights]) -> str:
     """`turn_lines` of a trace; of one that may not be learned from only what the person asked."""
     root = project_root(trace)
     prompt = to_relative(trace.user_prompt, root)
-    if trace.teacher.student is not None or undeclared(trace, declarations) is not None:
+    if by_student(trace) or undeclared(trace, declarations) is not None:
         return turn_lines(prompt, (), "")
     deeds = (
         Deed(call.tool, to_relative(call.input, root), call.is_error)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from claude_capture.claude_trace_schema import Trace
+from claude_capture.message_values import is_student
 from trainer.config import TeacherRights
 
 UNKNOWN = "unknown"
@@ -30,6 +31,11 @@ def main_teacher(trace: Trace) -> str:
     """The trace's own teacher: who wrote its last message, as far as that is one of `teachers_of`."""
     models = teachers_of(trace)
     return trace.teacher.model if trace.teacher.model in models else models[-1]
+
+
+def by_student(trace: Trace) -> bool:
+    """Whether one of our own students wrote in the trace, be it one turn that a gateway let through."""
+    return trace.teacher.student is not None or any(is_student(model) for model in teachers_of(trace))
 
 
 def basis_for(model: str, declarations: Sequence[TeacherRights]) -> str | None:
