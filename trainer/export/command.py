@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from trainer.config import Config
     from trainer.export.export_records import DoctorReport, ExportedFile, Progress
+    from trainer.export.registry import ModelEntry
     from trainer.export.trial import HeldOut
 
 MARKS = {
@@ -72,6 +74,7 @@ def _line(file: ExportedFile) -> str:
 @click.option("--config", "config_path", type=click.Path(path_type=Path), help="TOML config; section [export].")
 @click.option("--output", type=click.Path(path_type=Path), help="Folder of models; default: config.models.")
 @click.option("--dataset", type=click.Path(path_type=Path, exists=True), help="bc_dataset.jsonl it was trained on.")
+@click.option("--data", type=click.Path(), help="Data root: put its held-out prompts to the quantised file.")
 @click.option("--gate", "gate_path", type=click.Path(path_type=Path, exists=True), help="JSON of the gate's report.")
 @click.option("--licence", default="", help="Licence of the base, e.g. llama3.1.")
 @click.option("--parent", help="Model that this one continues.")
@@ -84,6 +87,7 @@ def export(
     config_path: Path | None,
     output: Path | None,
     dataset: Path | None,
+    data: str | None,
     gate_path: Path | None,
     licence: str,
     parent: str | None,
@@ -134,7 +138,15 @@ def export(
             ) from None
     with progress_bar() as progress:
         report = release(
-            base, adapter, models, name, config.export, provenance=provenance, gate=gate, progress=progress
+            base,
+            adapter,
+            models,
+            name,
+            config.export,
+            provenance=provenance,
+            gate=gate,
+            heldout=_heldout(config, data) if data is not None else None,
+            progress=progress,
         )
     if as_json:
         click.echo(report.model_dump_json(indent=1))
@@ -183,7 +195,11 @@ def doctor(
         tokenizer = Tokenizer.from_file(str(file))
     heldout = None
     if config_path is not None:
-        heldout = _heldout(model, config_path, data)
+        from trainer.config import load_config
+        from trainer.export.registry import Registry
+
+        entry = Registry(model.parent).entry_of(model)
+        heldout = _heldout(load_config(config_path), data, entry, model.parent)
         heldout = heldout.quick() if quick else heldout
     with progress_bar() as progress:
         report = examine(model, tokenizer=tokenizer, strings_compared=strings, heldout=heldout, progress=progress)
@@ -195,18 +211,16 @@ def doctor(
         sys.exit(1)
 
 
-def _heldout(model: Path, config_path: Path, data: str | None) -> HeldOut:
-    """The config's held-out prompts, and from the registry beside the file what the file was made from."""
+def _heldout(config: Config, data: str | None, entry: ModelEntry | None = None, folder: Path = Path()) -> HeldOut:
+    """The config's held-out prompts.
+
+    Args:
+        entry: what a registry in `folder` knows of the file: what it was made from, how its student was judged.
+    """
     from claude_capture.data_root import resolve_data_root
-    from trainer.config import load_config
-    from trainer.export.registry import Registry
     from trainer.export.trial import held_out
     from trainer.pipeline import Road
 
-    config = load_config(config_path)
     road = Road(config, resolve_data_root(data or config.data))
-    entry = Registry(model.parent).entry_of(model)
-    student, export = None, None
-    if entry is not None:
-        student, export = entry.gate, entry.as_export(model.parent)
+    student, export = (entry.gate, entry.as_export(folder)) if entry is not None else (None, None)
     return held_out(road.cases("test"), road.split("test"), config, student=student, export=export)
