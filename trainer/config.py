@@ -255,6 +255,8 @@ class DeployConfig(Section):
     host: str = Field(default="http://127.0.0.1:11434", description="Ollama; OLLAMA_HOST takes precedence")
     model: str = Field(default="cc-claude-agent", description="Name of the model there")
     num_ctx: int = Field(default=32768, ge=256, description="Context window baked into the model")
+    port: int = Field(default=8095, ge=1, le=65535, description="Where llama-server or vLLM listens, on loopback")
+    slots: int = Field(default=2, ge=1, description="Conversations that llama-server or vLLM serves side by side")
 
 
 class EvaluateConfig(Section):
