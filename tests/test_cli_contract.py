@@ -22,8 +22,8 @@ HEAVY = {
 LEAVES = {
     "claude_capture": """install uninstall status doctor pause resume import watch
         traces+list traces+show traces+stats traces+validate traces+forget""",
-    "trainer": """demo train dataset+build dataset+audit dataset+export sft ppo mine gate reward+score export doctor
-        serve deploy rollback blind-test+create blind-test+serve blind-test+report
+    "trainer": """demo train dataset+build dataset+audit dataset+export sft ppo mine gate baselines reward+score
+        export doctor serve deploy rollback blind-test+create blind-test+serve blind-test+report
         rollout+serve rollout+status rollout+advance rollout+abort""",
 }
 """Every command of the design; a group and its subcommand are joined by `+`."""

@@ -18,6 +18,7 @@ COMMANDS = {
     "ppo": ("trainer.ppo.command:ppo", "PPO against the behavioural reward."),
     "mine": ("trainer.ppo.command:mine", "Find training prompts where the student diverges."),
     "gate": ("trainer.ppo.command:gate", "Judge a student on the held-out prompts."),
+    "baselines": ("trainer.baselines.command:baselines", "PPO beside untrained, SFT, best of n and GRPO."),
     "reward": ("trainer.reward.command:reward", "Score student traces against teacher traces."),
     "export": ("trainer.export.command:export", "Adapter → merged GGUF, plain and quantised."),
     "doctor": ("trainer.export.command:doctor", "Check a GGUF for known pitfalls."),

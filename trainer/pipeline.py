@@ -347,20 +347,17 @@ class Road:
     def _previous(self, student: Student) -> StudentScores | None:
         """Held-out scores of the version that this one is compared with; None for who has none before."""
         from trainer.ppo.heldout import read_scores
-        from trainer.previous_version import previous_model, scores_kept
+        from trainer.previous_version import previous_scores
 
         if student.kind != "ppo":
             return None
-        entry = previous_model(self.models, student, self.versions.adapter(student))
-        if entry is None:
-            return read_scores(self._test_run(SFT).path / SCORES) or self.heldout(SFT).scores(SFT.name, self._measured)
-        kept = scores_kept(self.models, entry.name)
         prompts = {case.trace_id for case in self.cases("test")}
-        if kept and kept.measured == self._measured and prompts <= {score.trace_id for score in kept.scores}:
-            return kept
-        if entry.base and entry.adapter and Path(entry.adapter).is_dir():  # other prompts or another reward by now
-            return self._score(entry.name, entry.base, Path(entry.adapter)).scores(entry.name, self._measured)
-        return StudentScores(student=entry.name, measured=self._measured, scores=[])
+        adapter = self.versions.adapter(student)
+        return (
+            previous_scores(self.models, student, adapter, self._measured, prompts, self._score)
+            or read_scores(self._test_run(SFT).path / SCORES)
+            or self.heldout(SFT).scores(SFT.name, self._measured)
+        )
 
     def export(self, student: Student, gate: GateReport | None = None) -> ReleaseReport:
         """Adapter → GGUF files, examined and registered, with the held-out scores beside them.
@@ -425,6 +422,7 @@ class Road:
     def train(self) -> dict[str, Any]:
         """All of it: what `claude-trainer train` does. Returns a summary of plain values."""
         from trainer.ppo.heldout import read_heldout
+        from trainer.report.baseline_section import read_baselines
         from trainer.report.road_report import write_road_report
 
         report = self.dataset()
@@ -468,8 +466,14 @@ class Road:
             gate=gate,
             summary=summary,
             stages=[(s.name, s.went_in, s.came_out, s.seconds) for s in self.stages.done],
+            baselines=read_baselines(self.baselines_folder()),
         )
         return summary
+
+    def baselines_folder(self, prompts: int | None = None, samples: int = 4) -> Path:
+        """Where version 1's recipe is compared with its baselines; see trainer/baselines."""
+        first = self.versions.folder(Student("ppo", 1)).name
+        return self.runs / f"baselines-{content_hash(first, self._measured, prompts, samples)}"
 
     def _settle(self, student: Student) -> None:
         """Scores, judges and exports a student, unless all of that was done."""

@@ -7,10 +7,11 @@ The version before is the registry's current model, because that is the one in s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from trainer.export.registry import ModelEntry, Registry
-from trainer.ppo.heldout import read_scores, write_scores
+from trainer.ppo.heldout import Heldout, read_scores, write_scores
 from trainer.records import StudentScores
 from trainer.student_versions import SFT, Student
 
@@ -20,9 +21,34 @@ def keep_scores(models: Path, scores: StudentScores) -> Path:
     return write_scores(_file(models, scores.student), scores)
 
 
-def scores_kept(models: Path, name: str) -> StudentScores | None:
-    """The scores kept beside an exported model; None where there are none."""
-    return read_scores(_file(models, name))
+def previous_scores(
+    models: Path,
+    student: Student,
+    adapter: Path | None,
+    measured: str,
+    prompts: set[str],
+    score: Callable[[str, str, Path], Heldout],
+) -> StudentScores | None:
+    """Held-out scores of the model that a student is compared with; None where that is the SFT student.
+
+    They are the ones kept beside the model, if they are of the same prompts under the same settings; else it works on
+    the prompts again. Where its adapter is gone, no scores are returned, and the comparison stays open.
+
+    Args:
+        adapter: the student's.
+        measured: hash of what a score depends on beside student and prompt.
+        prompts: ids of the held-out prompts.
+        score: (name, base, adapter) → the held-out episodes of that model.
+    """
+    entry = previous_model(models, student, adapter)
+    if entry is None:
+        return None
+    kept = read_scores(_file(models, entry.name))
+    if kept and kept.measured == measured and prompts <= {one.trace_id for one in kept.scores}:
+        return kept
+    if entry.base and entry.adapter and Path(entry.adapter).is_dir():
+        return score(entry.name, entry.base, Path(entry.adapter)).scores(entry.name, measured)
+    return StudentScores(student=entry.name, measured=measured, scores=[])
 
 
 def _file(models: Path, name: str) -> Path:

@@ -136,6 +136,56 @@ class StudentScores(Record):
     scores: list[PromptScore] = Field(description="One per held-out prompt")
 
 
+class BaselineScores(Record):
+    """What one student earned on the held-out prompts, with one seed of its training or sampling."""
+
+    student: str = Field(description="untrained, sft, best-of-n-oracle, best-of-n-consistent, ppo or grpo")
+    seed: int = Field(description="Seed of what was drawn; students without chance have one entry")
+    totals: list[float] = Field(description="Reward per prompt, in [-1, 1], prompts in one order for all students")
+    alignment: float | None = Field(description="Mean tool-use similarity in [0, 1]; None where it never applies")
+    exact_sequences: float = Field(description="Share of episodes with the same calls, arguments and order")
+    written_tokens: int = Field(description="Tokens that the student wrote in training; 0 without training by reward")
+
+
+class Gain(Record):
+    """How much more one student earns than another on the same prompts, averaged over seeds."""
+
+    over: str = Field(description="The other student")
+    mean: float = Field(description="Mean of the paired differences, in [-2, 2]")
+    low: float = Field(description="Lower bound of the 95 % interval over prompts")
+    high: float = Field(description="Upper bound")
+    seeds: list[float] = Field(description="The mean difference of each seed")
+    seeds_low: float | None = Field(description="Lower bound of the 95 % interval over seeds; None for fewer than two")
+    seeds_high: float | None = Field(description="Upper bound")
+
+
+class BaselineRow(Record):
+    """One line of the table."""
+
+    student: str = Field(description="As in BaselineScores")
+    reward: float = Field(description="Mean total over prompts and seeds, in [-1, 1]")
+    low: float = Field(description="Lower bound of its 95 % interval over prompts")
+    high: float = Field(description="Upper bound")
+    alignment: float | None = Field(description="Mean tool-use similarity in [0, 1]")
+    exact_sequences: float = Field(description="Share of episodes with the same calls, arguments and order")
+    seeds: int = Field(description="Seeds behind it")
+    written_tokens: int = Field(description="Tokens written in training, mean over seeds")
+    gain: Gain | None = Field(description="Over the SFT student; None for that one itself")
+
+
+class BaselineReport(Record):
+    """PPO beside what else could have been done with the same student and reward."""
+
+    schema_version: int = Field(default=SCHEMA_VERSION, description="Version of this schema")
+    prompts: int = Field(description="Held-out prompts")
+    samples: int = Field(description="n of best of n")
+    seeds: list[int] = Field(description="Seeds asked for")
+    rows: list[BaselineRow] = Field(description="One per student")
+    contrasts: list[Gain] = Field(description="PPO against each other student that could be served")
+    earned: bool | None = Field(description="Whether PPO earns its place; None where it was not run")
+    sentence: str = Field(description="The same in words")
+
+
 def similarity(component: float) -> float:
     """The similarity s in [0, 1] behind a component 2s - 1."""
     return (component + 1) / 2

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from claude_capture.claude_trace_schema import Trace
-from trainer.records import GateReport, RewardBreakdown
+from trainer.records import BaselineReport, GateReport, RewardBreakdown
+from trainer.report.baseline_section import baseline_section
 from trainer.report.page import Page
 from trainer.report.plots import bar_chart, heat_map, line_chart
 from trainer.report.statistics import mean_interval
@@ -93,6 +94,7 @@ def write_road_report(
     gate: GateReport,
     summary: Mapping[str, Any],
     stages: Sequence[tuple[str, str, str, float]],
+    baselines: BaselineReport | None = None,
 ) -> Path:
     """Writes report.html.
 
@@ -101,6 +103,7 @@ def write_road_report(
         pairs: (teacher, student) traces of the held-out prompts, of the student that was judged.
         summary: the numbers of summary.json.
         stages: name, what went in, what came out, seconds.
+        baselines: PPO beside what else could have been done, where that was compared.
     """
     page = Page(title, subtitle)
     page.verdict(f"Quality gate: {gate.verdict}", {"PASS": True, "FAIL": False}.get(gate.verdict), gate.reasons)
@@ -123,6 +126,8 @@ def write_road_report(
     )
     page.text("## What each student earns")
     _reward_chart(page, scored)
+    if baselines is not None:
+        baseline_section(page, baselines)
     page.text("## Which tool where")
     matrix, rows, columns = tool_confusion(pairs)
     page.figure(

@@ -1,0 +1,103 @@
+"""The baselines as a part of a page: a sentence, a plot of gains over SFT, the table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trainer.records import BaselineReport, Gain
+from trainer.report.page import Page
+from trainer.report.plots import interval_chart
+
+NAMES = {
+    "untrained": "untrained",
+    "sft": "SFT",
+    "best-of-n-consistent": "SFT, best of {n} by agreement",
+    "best-of-n-oracle": "SFT, best of {n} by the reward *",
+    "grpo": "GRPO (TRL)",
+    "ppo": "PPO",
+}
+
+
+def baseline_section(page: Page, report: BaselineReport) -> Page:
+    """Adds the comparison to a page."""
+    names = {key: name.format(n=report.samples) for key, name in NAMES.items()}
+    page.text(f"## What PPO is worth\n{report.sentence}")
+    gains = {names[row.student]: row.gain for row in report.rows if row.gain and row.student != "untrained"}
+    if gains:
+        page.figure(
+            f"Gain in mean reward over the SFT student on the same {report.prompts} held-out prompts, averaged over "
+            "seeds, with 95 % intervals over prompts.",
+            interval_chart(
+                {name: (gain.mean, gain.low, gain.high) for name, gain in gains.items()},
+                "reward gained over SFT",
+                line=("SFT", 0.0),
+            ),
+        )
+    page.table(
+        [
+            "student",
+            "reward",
+            "95 % interval",
+            "gain over SFT",
+            "gain per seed",
+            "alignment",
+            "exact",
+            "tokens written",
+        ],
+        [
+            [
+                names[row.student],
+                row.reward,
+                _range(row.low, row.high),
+                _gain(row.gain),
+                _seeds(row.gain) if row.seeds > 1 else "",
+                row.alignment,
+                f"{row.exact_sequences:.0%}",
+                row.written_tokens or None,
+            ]
+            for row in report.rows
+        ],
+        f"{report.prompts} held-out prompts, greedy but for best of {report.samples}; intervals over prompts.",
+    )
+    if report.contrasts:
+        page.table(
+            ["PPO against", "gain, over prompts", "over seeds"],
+            [[names[gain.over], _gain(gain), _seed_interval(gain)] for gain in report.contrasts],
+            "Paired differences per prompt. The interval over seeds says whether another run would bring the same.",
+        )
+    return page.text(
+        "* picked with the teacher's work at hand, so an upper bound that cannot be served. By agreement takes the "
+        "sample that agrees most with the others, which needs no teacher. GRPO starts from the same SFT student, works "
+        "in the same replay, is paid by the same reward and ends at the same number of written tokens as PPO with that "
+        "seed; its last student is scored, of PPO the one that it keeps."
+    )
+
+
+def read_baselines(folder: Path) -> BaselineReport | None:
+    """The comparison in a run folder; None where none was finished."""
+    file = folder / "result.json"
+    return BaselineReport.model_validate_json(file.read_bytes()) if file.exists() else None
+
+
+def _number(value: float, sign: str = "") -> str:
+    return f"{value:{sign}.3f}".replace("-", "−")
+
+
+def _range(low: float, high: float, sign: str = "") -> str:
+    return f"{_number(low, sign)} to {_number(high, sign)}".replace(" ", "\u00a0")
+
+
+def _gain(gain: Gain | None) -> str:
+    if gain is None:
+        return "–"
+    return f"{_number(gain.mean, '+')} ({_range(gain.low, gain.high, '+')})"
+
+
+def _seeds(gain: Gain | None) -> str:
+    return " ".join(_number(value, "+") for value in gain.seeds) if gain is not None else ""
+
+
+def _seed_interval(gain: Gain) -> str:
+    if gain.seeds_low is None or gain.seeds_high is None:
+        return "one seed"
+    return f"{_range(gain.seeds_low, gain.seeds_high, '+')}, n = {len(gain.seeds)}"
