@@ -22,7 +22,7 @@ DEFAULT_PORT = 11434
 OLDEST = (0, 5, 5)
 """First version whose /api/create takes `files` by digest."""
 BLOCK = 1 << 20
-_LOOPBACK = {"127.0.0.1", "localhost", "::1", "[::1]"}
+_LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 _BROKEN = (
     httpx2.ConnectError,
     httpx2.ReadError,
@@ -34,19 +34,24 @@ T = TypeVar("T")
 
 
 def server_url(host: str) -> str:
-    """What OLLAMA_HOST may hold (`host`, `:port`, `host:port`, a URL) → a URL that a client can use.
+    """What OLLAMA_HOST may hold → a URL that a client can use, read as Ollama reads it.
 
-    `0.0.0.0`, which servers listen on, becomes the loopback address.
+    `host`, `:port`, `host:port`, a bare or bracketed IPv6 address, a URL with a path, any of them in quotes; a port
+    that is none becomes the default one. Addresses that servers listen on (`0.0.0.0`, `::`) become the loopback one.
     """
-    scheme, found, rest = host.strip().rstrip("/").partition("://")
+    scheme, found, rest = host.strip().strip("\"'").strip().partition("://")
     if not found:
         scheme, rest = "http", scheme
+    default = {"https": "443"}.get(scheme, "80" if found else str(DEFAULT_PORT))
     address, _, path = rest.partition("/")
     name, separator, port = address.rpartition(":")
-    if not separator or not port.isdigit():
-        name, port = address, {"https": "443"}.get(scheme, "80" if found else str(DEFAULT_PORT))
-    name = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1"}.get(name, name)
-    return f"{scheme}://{name}:{port}{'/' + path if path else ''}"
+    if not separator or address.endswith("]") or (":" in name.strip("[]") and not name.startswith("[")):
+        name, port = address, default  # a colon within an IPv6 address parts nothing
+    if not port.isdigit() or int(port) > 65535:
+        port = default
+    name = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(name.strip("[]"), name.strip("[]"))
+    path = path.strip("/")
+    return f"{scheme}://{f'[{name}]' if ':' in name else name}:{port}{'/' + path if path else ''}"
 
 
 class OllamaError(TrainerError):
@@ -70,7 +75,7 @@ class OllamaClient:
         self.url = server_url(host)
         self._attempts = attempts
         self._backoff = backoff
-        loopback = (httpx2.URL(self.url).host or "") in _LOOPBACK
+        loopback = httpx2.URL(self.url).host.strip("[]") in _LOOPBACK
         # Creating and loading a model may take minutes between two lines; only connecting has to be quick.
         timeout = httpx2.Timeout(600.0, connect=5.0)
         self._http = httpx2.Client(base_url=self.url, timeout=timeout, trust_env=not loopback)

@@ -20,7 +20,8 @@ from pydantic import Field, ValidationError
 
 from claude_capture.claude_trace_schema import Record
 from trainer.config import DeployConfig
-from trainer.deploy.ollama_client import OllamaClient
+from trainer.deploy.admission import Candidate, changed
+from trainer.deploy.ollama_client import OllamaClient, OllamaError
 from trainer.errors import TrainerError
 from trainer.export.doctor_corpus import TOOLS
 from trainer.export.export_records import Progress, sha256_of
@@ -49,6 +50,7 @@ class Deployment(Record):
     model: str = Field(description="Name without tag")
     tag: str = Field(description="Immutable name that `latest` now is")
     previous: str | None = Field(default=None, description="Immutable name that `latest` was before")
+    forced: str = Field(default="", description="Why it was deployed although gate or doctor did not pass")
 
 
 class DeployReport(Record):
@@ -155,8 +157,29 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def _send(client: OllamaClient, candidate: Candidate, progress: Progress | None) -> tuple[str, bool]:
+    """Brings the file to the server; returns its digest and whether bytes were sent.
+
+    A registered file is read once: the server compares what arrives with the digest of the registry. Only where the
+    server has that digest already, nothing arrives, and the file here is compared with it.
+    """
+    if candidate.file is None:
+        digest = sha256_of(candidate.path, progress)
+        return digest, client.upload(candidate.path, digest, progress)
+    digest = candidate.file.sha256
+    try:
+        sent = client.upload(candidate.path, digest, progress)
+    except OllamaError as error:
+        if "digest mismatch" not in str(error):
+            raise
+        raise changed(candidate.path) from None
+    if not sent and sha256_of(candidate.path, progress) != digest:
+        raise changed(candidate.path)
+    return digest, sent
+
+
 def deploy(
-    gguf: Path,
+    candidate: Candidate,
     config: DeployConfig,
     *,
     smoke: SmokeTest | None = None,
@@ -166,14 +189,16 @@ def deploy(
     """Puts a GGUF into service. Doing it twice changes nothing.
 
     Args:
+        candidate: what `admission.admit` let in.
         smoke: what to ask before it goes into service; None asks for the files of a folder.
         backoff: seconds before the second try of a step.
 
     Raises:
-        TrainerError: not a GGUF, the server does not answer, refuses or dies, or the smoke test fails; `latest` is
-            what it was in all these cases.
+        TrainerError: not a GGUF, changed since it was registered, the server does not answer, refuses or dies, or the
+            smoke test fails; `latest` is what it was in all these cases.
     """
     started = time.monotonic()
+    gguf = candidate.path
     read_log(gguf.parent)
     file = GgufFile(gguf)
     num_ctx = min(config.num_ctx, int(file.get("llama.context_length") or config.num_ctx))
@@ -181,10 +206,9 @@ def deploy(
     latest = f"{config.model}:latest"
     with OllamaClient(host_of(config), backoff=backoff) as client:
         version = client.version()
-        sha256 = sha256_of(gguf, progress)
-        tag = f"{config.model}:{sha256[:12]}"
         previous = _immutable(client.tags(), config.model)
-        uploaded = client.upload(gguf, sha256, progress)
+        sha256, uploaded = _send(client, candidate, progress)
+        tag = f"{config.model}:{sha256[:12]}"
         request: dict[str, Any] = {
             "model": tag,
             "files": {gguf.name: f"sha256:{sha256}"},
@@ -196,7 +220,13 @@ def deploy(
         calls = _smoke(client, tag, smoke or default_smoke_test())
         if previous != tag:
             entry = Deployment(
-                at=_now(), action="deploy", server=client.url, model=config.model, tag=tag, previous=previous
+                at=_now(),
+                action="deploy",
+                server=client.url,
+                model=config.model,
+                tag=tag,
+                previous=previous,
+                forced=candidate.forced,
             )
             _log(gguf.parent, entry)  # before the copy: a process killed in between still knows the way back
         _point_latest(client, tag, latest)

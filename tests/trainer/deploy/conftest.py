@@ -17,9 +17,9 @@ from ollama_server import OllamaServer
 
 
 @pytest.fixture
-def ollama(monkeypatch: pytest.MonkeyPatch) -> Iterator[OllamaServer]:
+def ollama(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[OllamaServer]:
     monkeypatch.delenv("OLLAMA_HOST", raising=False)
-    with OllamaServer() as server:
+    with OllamaServer(tmp_path / "ollama") as server:
         yield server
 
 

@@ -13,14 +13,16 @@ from click.testing import CliRunner
 from ollama_server import Fault, OllamaServer
 
 from trainer.config import DeployConfig
+from trainer.deploy.admission import Candidate, admit
 from trainer.deploy.command import deploy as deploy_command
 from trainer.deploy.command import rollback as rollback_command
 from trainer.deploy.ollama_client import server_url
-from trainer.deploy.ollama_deployer import SmokeTest, deploy, read_log, rollback, smoke_test_from
+from trainer.deploy.ollama_deployer import DeployReport, SmokeTest, read_log, rollback, smoke_test_from
+from trainer.deploy.ollama_deployer import deploy as deploy_candidate
 from trainer.errors import TrainerError
 from trainer.export.export_records import DoctorReport, ExportedFile, ExportReport, Provenance, sha256_of
 from trainer.export.registry import Registry
-from trainer.records import BCSample
+from trainer.records import BCSample, GateReport
 from trainer.student.chat_format import BOS
 
 QUICK = 0.01
@@ -28,6 +30,11 @@ QUICK = 0.01
 
 def config_for(server: OllamaServer, **changes: Any) -> DeployConfig:
     return DeployConfig(host=server.url, **changes)
+
+
+def deploy(path: Path, config: DeployConfig, **options: Any) -> DeployReport:
+    """Deploys a file that no registry knows."""
+    return deploy_candidate(Candidate(path), config, **options)
 
 
 def tag_of(path: Path) -> str:
@@ -121,11 +128,44 @@ def test_error_line_after_http_200_is_an_error(ollama: OllamaServer, make_gguf: 
     assert ollama.state.models == {}
 
 
-def test_full_disk_says_so(ollama: OllamaServer, make_gguf: Any) -> None:
-    text = "write /models/blobs/x: no space left on device"
-    ollama.state.faults.append(Fault("POST", "/api/blobs", "error", status=500, text=text))
-    with pytest.raises(TrainerError, match="free disk space where Ollama keeps its models"):
-        deploy(make_gguf("one"), config_for(ollama), backoff=QUICK)
+@pytest.mark.parametrize(
+    ("fault", "advice"),
+    [
+        (Fault("POST", "/api/blobs", "full"), "free disk space where Ollama keeps its models"),
+        (Fault("POST", "/api/create", "stream_error", text="write x: no space left on device"), "free disk space"),
+        (
+            Fault("POST", "/api/create", "stream_error", text="unsupported quantization type Q9"),
+            "does not know the type",
+        ),
+    ],
+    ids=["full in mid-upload", "full in mid-create", "quantisation"],
+)
+def test_trouble_that_trying_again_cannot_help_is_one_line(
+    ollama: OllamaServer, make_gguf: Any, fault: Fault, advice: str
+) -> None:
+    deploy(make_gguf("zero"), config_for(ollama), backoff=QUICK)
+    before = latest(ollama)
+    ollama.state.faults.append(fault)
+    with pytest.raises(TrainerError, match=advice) as failure:
+        deploy(make_gguf("one", size=1 << 18), config_for(ollama), backoff=QUICK)
+    assert "\n" not in str(failure.value)
+    assert (latest(ollama), fault.times) == (before, 0)
+
+
+def test_server_that_dies_in_mid_create_leaves_nothing_and_a_new_one_finishes(
+    ollama: OllamaServer, make_gguf: Any, tmp_path: Path
+) -> None:
+    ollama.state.faults.append(Fault("POST", "/api/create", "die"))
+    path = make_gguf("one", size=1 << 18)
+    with pytest.raises(TrainerError, match=r"does not answer .*; start it with `ollama serve`") as failure:
+        deploy(path, config_for(ollama), backoff=QUICK)
+    assert "\n" not in str(failure.value)
+    assert ollama.state.models == {}
+    assert read_log(path.parent) == []
+    with OllamaServer(ollama.state.folder) as restarted:
+        report = deploy(path, config_for(restarted), backoff=QUICK)
+        assert not report.uploaded
+        assert latest(restarted) == restarted.state.models[report.tag].digest
 
 
 @pytest.mark.parametrize(
@@ -139,6 +179,7 @@ def test_full_disk_says_so(ollama: OllamaServer, make_gguf: Any) -> None:
         Fault("HEAD", "/api/blobs", "reset", times=1),
         Fault("GET", "/api/version", "reset", times=2),
         Fault("GET", "/api/tags", "busy", times=1),
+        Fault("POST", "/api/create", "slow", times=1),
         Fault("POST", "/api/generate", "busy", times=3),
         Fault("POST", "/api/copy", "reset", times=1),
     ],
@@ -175,7 +216,7 @@ def test_lasting_trouble_is_one_line_and_nothing_is_promoted(
 def test_upload_that_broke_after_the_last_byte_is_not_repeated(ollama: OllamaServer, make_gguf: Any) -> None:
     path = make_gguf("one")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    ollama.state.blobs[f"sha256:{digest}"] = path.read_bytes()
+    ollama.state.put(path.read_bytes())
     report = deploy(path, config_for(ollama), backoff=QUICK)
     assert not report.uploaded
     assert ("POST", f"/api/blobs/sha256:{digest}") not in ollama.state.requests
@@ -276,6 +317,15 @@ def test_modelfile_is_written_beside_the_file(ollama: OllamaServer, make_gguf: A
         ("http://0.0.0.0:11434", "http://127.0.0.1:11434"),
         ("[::1]:11434", "http://[::1]:11434"),
         ("https://gpu.example:9000/ollama", "https://gpu.example:9000/ollama"),
+        ("gpu.example:1234/", "http://gpu.example:1234"),
+        ("::1", "http://[::1]:11434"),
+        ("[::1]", "http://[::1]:11434"),
+        ("[::]:11434", "http://[::1]:11434"),
+        ("fe80::1:2", "http://[fe80::1:2]:11434"),
+        ('  "0.0.0.0:8080" ', "http://127.0.0.1:8080"),
+        ("gpu.example:99999", "http://gpu.example:11434"),
+        ("gpu.example:port", "http://gpu.example:11434"),
+        ("", "http://127.0.0.1:11434"),
     ],
 )
 def test_host_is_read_as_ollama_reads_it(host: str, url: str) -> None:
@@ -288,7 +338,7 @@ def test_commands_deploy_and_roll_back_through_ollama_host(
     monkeypatch.setenv("OLLAMA_HOST", ollama.url.removeprefix("http://"))
     first, second = make_gguf("one"), make_gguf("two")
     for path in (first, second):
-        result = CliRunner().invoke(deploy_command, [str(path), "--json"])
+        result = CliRunner().invoke(deploy_command, [str(path), "--json", "--force", "a test"])
         assert result.exit_code == 0, result.output
         assert json.loads(result.stdout)["tag"] == tag_of(path)
     result = CliRunner().invoke(rollback_command, ["--models", str(first.parent)])
@@ -304,29 +354,54 @@ def test_damaged_log_stops_a_deployment_before_it_starts(ollama: OllamaServer, m
     assert ollama.state.requests == []
 
 
-def registered(path: Path) -> None:
+def registered(path: Path, *, passed: bool = True) -> None:
     """Enters a file as the current model of its folder."""
     size, digest = path.stat().st_size, sha256_of(path)
     file = ExportedFile(path=str(path), type="q4_k_m", bytes=size, sha256=digest, seconds=0.1)
     report = ExportReport(name="m", base="b", adapter=None, merged=0, tensors=1, plain=file, quantized=file)
+    gate = GateReport(passed=passed, verdict="PASS" if passed else "FAIL", n=50)
     registry = Registry(path.parent)
-    registry.register(report, DoctorReport(path=str(path), healthy=True, checks=[]), Provenance())
+    registry.register(report, DoctorReport(path=str(path), healthy=True, checks=[]), Provenance(), gate)
     registry.promote("m", force="test")
 
 
-def test_registered_model_is_deployed_by_name_or_as_the_current_one(
+def test_registered_model_is_deployed_by_name_by_path_or_as_the_current_one(
     ollama: OllamaServer, make_gguf: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OLLAMA_HOST", ollama.url)
     path = make_gguf("one")
     registered(path)
-    for arguments in (["m"], []):
+    for arguments in (["m"], [], [str(path)]):
         result = CliRunner().invoke(deploy_command, [*arguments, "--models", str(path.parent)])
         assert result.exit_code == 0, result.output
         assert f"cc-claude-agent:latest is now {tag_of(path)}" in result.output
 
 
-def test_tampered_or_unknown_model_is_not_deployed(
+@pytest.mark.parametrize("known", [True, False], ids=["failed gate", "unregistered"])
+def test_model_that_nobody_vouches_for_is_deployed_only_with_a_reason_that_is_kept(
+    ollama: OllamaServer, make_gguf: Any, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", ollama.url)
+    path = make_gguf("one")
+    if known:
+        registered(path, passed=False)
+    arguments = [str(path), "--models", str(path.parent)]
+    refusal = str(CliRunner().invoke(deploy_command, arguments).exception)
+    assert ("it has the gate verdict FAIL" if known else "does not know it: no gate and no doctor") in refusal
+    assert "or give a reason with --force" in refusal
+    assert ollama.state.requests == []
+    assert CliRunner().invoke(deploy_command, [*arguments, "--force", "to look at it"]).exit_code == 0
+    assert [entry.forced for entry in read_log(path.parent)] == ["to look at it"]
+
+
+def test_reason_that_was_not_needed_is_not_kept(ollama: OllamaServer, make_gguf: Any) -> None:
+    path = make_gguf("one")
+    registered(path)
+    deploy_candidate(admit("m", path.parent, force="in a hurry"), config_for(ollama), backoff=QUICK)
+    assert [entry.forced for entry in read_log(path.parent)] == [""]
+
+
+def test_longer_or_unknown_model_is_not_deployed(
     ollama: OllamaServer, make_gguf: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OLLAMA_HOST", ollama.url)
@@ -339,6 +414,36 @@ def test_tampered_or_unknown_model_is_not_deployed(
         stream.write(b"x")
     assert "changed since it was registered" in str(CliRunner().invoke(deploy_command, ["m", *models]).exception)
     assert ollama.state.requests == []
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["not yet on the server", "the true bytes on the server"])
+def test_tampered_file_of_the_same_size_is_one_line_and_nothing_is_promoted(
+    ollama: OllamaServer, make_gguf: Any, there: bool
+) -> None:
+    path = make_gguf("one", size=1 << 18)
+    registered(path)
+    content = bytearray(path.read_bytes())
+    if there:
+        ollama.state.put(bytes(content))
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(TrainerError, match=r"one\.gguf: changed since it was registered \(digest differs\)") as failure:
+        deploy_candidate(admit("m", path.parent), config_for(ollama), backoff=QUICK)
+    assert "\n" not in str(failure.value)
+    assert ollama.state.models == {}
+    assert read_log(path.parent) == []
+
+
+def test_registered_file_is_sent_in_one_pass(ollama: OllamaServer, make_gguf: Any) -> None:
+    """Its digest is known: hashing it first would double the time of a deployment."""
+    path = make_gguf("one", size=1 << 20)
+    registered(path)
+    seen: list[str] = []
+    deploy_candidate(
+        admit("m", path.parent), config_for(ollama), backoff=QUICK, progress=lambda what, done, total: seen.append(what)
+    )
+    assert set(seen) == {"uploading"}
+    assert ollama.state.received == path.stat().st_size
 
 
 def test_smoke_test_is_taken_from_a_held_out_sample() -> None:

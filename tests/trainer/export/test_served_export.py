@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from trainer.config import DeployConfig
+from trainer.deploy.admission import Candidate
 from trainer.deploy.ollama_deployer import SmokeTest, deploy
 from trainer.errors import TrainerError
 from trainer.export.llama_runtime import GgufModel
@@ -19,10 +20,10 @@ from ollama_server import OllamaServer
 
 
 @pytest.fixture
-def ollama(exported: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+def ollama(exported: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """The contract server, with llama.cpp behind `generate` as in Ollama: special tokens are read and shown."""
     monkeypatch.delenv("OLLAMA_HOST", raising=False)
-    with GgufModel(exported.quantized) as llama, OllamaServer() as server:
+    with GgufModel(exported.quantized) as llama, OllamaServer(tmp_path) as server:
 
         def reply(request: dict[str, Any]) -> str:
             ids = llama.encode(request["prompt"], add_special_tokens=True)
@@ -35,12 +36,12 @@ def ollama(exported: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_model_answers_its_smoke_test_with_the_call_it_learned(ollama: Any, exported: Any, database: Any) -> None:
     smoke = SmokeTest(messages=database().reset(), tools=database.tools)
-    report = deploy(exported.quantized, DeployConfig(host=ollama.url), smoke=smoke)
+    report = deploy(Candidate(exported.quantized), DeployConfig(host=ollama.url), smoke=smoke)
     assert report.calls == ["Query"]
     assert report.num_ctx == 2048
 
 
 def test_model_that_was_asked_for_tools_it_never_saw_is_kept_out(ollama: Any, exported: Any) -> None:
     with pytest.raises(TrainerError, match="failed the smoke test"):
-        deploy(exported.quantized, DeployConfig(host=ollama.url))
+        deploy(Candidate(exported.quantized), DeployConfig(host=ollama.url))
     assert "cc-claude-agent:latest" not in ollama.state.models
