@@ -1,4 +1,4 @@
-"""A random two-layer Llama with a tokenizer of its own, recorded sessions, and a reward that can be learned at once."""
+"""Recorded sessions, and the micro model of micro.py, as fixtures."""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from claude_capture.claude_trace_schema import Teacher, Trace
-from trainer.config import Config, PpoConfig
-from trainer.records import BCSample, Message, RewardBreakdown, RewardComponents
-from trainer.student.chat_format import ParsedTurn, render
+from tests.trainer.ppo.micro import LetterReward, make_micro_model, micro_cases, micro_config, micro_tokenizer
+from trainer.config import Config
+from trainer.records import BCSample, Message
+from trainer.student.chat_format import ParsedTurn
 from trainer.student.episode_trace import trace_of
 from trainer.student.episodes import Case
-from trainer.student.tiny_llama import train_tokenizer
 
 TOOLS = [
     {
@@ -103,34 +101,6 @@ def edit_sample() -> BCSample:
     )
 
 
-class Silence:
-    """An environment without tools: one turn, then it is over."""
-
-    def __init__(self, prompt: str) -> None:
-        self.tools: list[dict[str, Any]] = []
-        self.prompt = prompt
-
-    def reset(self) -> list[Message]:
-        return [{"role": "user", "content": self.prompt}]
-
-    def step(self, turn: ParsedTurn) -> list[Message] | None:
-        return None
-
-
-class LetterReward:
-    """Pays for the letter e: random models hardly write it, and any policy gradient soon makes them."""
-
-    def score(self, student: Trace, references: Sequence[Trace]) -> RewardBreakdown:
-        text = "".join(step.text for step in student.steps)
-        share = text.count("e") / 8
-        return RewardBreakdown(
-            trace_id=student.trace_id,
-            total=2 * min(1.0, share) - 1,
-            components=RewardComponents(outcome=2 * min(1.0, share) - 1),
-            explanation=[] if share >= 1 else ["too few e"],
-        )
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
     """Threads that wait for each other over a model this small take many times longer than one."""
@@ -147,71 +117,24 @@ def letter_reward() -> LetterReward:
 
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
-    conversation = [{"role": "user", "content": "please fix the typo in a.py"}, {"role": "assistant", "content": "eee"}]
-    return train_tokenizer([render(conversation)] * 4, vocab_size=300)
+    return micro_tokenizer()
 
 
 @pytest.fixture(scope="session")
 def micro_model(tokenizer: Any) -> Callable[[], Any]:
-    """Makes the same random Llama (2 layers, hidden 64) with the same LoRA adapter each time."""
-
-    def make() -> Any:
-        torch.manual_seed(0)
-        config = LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=64,
-            intermediate_size=128,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=512,
-            tie_word_embeddings=False,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-        lora = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", modules_to_save=["lm_head"])
-        model = get_peft_model(LlamaForCausalLM(config), lora)
-        with torch.no_grad():  # an adapter that does something, as one from SFT does
-            for name, weight in model.named_parameters():
-                if "lora_B" in name:
-                    weight.normal_(0, 0.02)
-        return model.eval()
-
-    return make
+    """Makes the same random Llama with the same LoRA adapter each time."""
+    return lambda: make_micro_model(tokenizer)
 
 
 @pytest.fixture
 def cases() -> list[Case]:
-    return [
-        Case(f"case-{i}", (), lambda i=i: Silence(f"please fix {'the ' * i}typo"), split="train")  # type: ignore[misc]
-        for i in range(6)
-    ]
+    return micro_cases()
 
 
 @pytest.fixture
 def ppo_config() -> Callable[..., Config]:
     """A config for the micro model; keyword arguments override the PPO section."""
-
-    def make(**ppo: Any) -> Config:
-        values = {
-            "updates": 4,
-            "episodes_per_update": 8,
-            "minibatch_size": 4,
-            "learning_rate": 5e-3,
-            "value_learning_rate": 1e-2,
-            "value_warmup": 1,
-            "kl_coefficient": 0.01,
-            "target_kl": 0.2,
-            "max_turns": 1,
-            "max_new_tokens": 8,
-            "checkpoint_every": 2,
-            "eval_every": 2,
-            "bf16": False,
-        }
-        return Config(ppo=PpoConfig(**{**values, **ppo}))
-
-    return make
+    return micro_config
 
 
 @pytest.fixture

@@ -10,7 +10,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.ppo.advantages import generalised_advantages, kl_k3, policy_loss, token_rewards, value_loss, whiten
+from trainer.ppo.advantages import (
+    adapted_coefficient,
+    generalised_advantages,
+    kl_k3,
+    policy_loss,
+    token_rewards,
+    value_loss,
+    whiten,
+)
 
 
 def reference(
@@ -100,3 +108,12 @@ def test_equal_advantages_are_no_signal() -> None:
 
 def test_value_loss_sums_half_squares() -> None:
     assert float(value_loss(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 4.0]))) == pytest.approx(2.5)
+
+
+def test_kl_coefficient_follows_the_controller_of_ziegler() -> None:
+    assert adapted_coefficient(0.05, kl=5.0, goal=5.0) == 0.05
+    assert adapted_coefficient(0.05, kl=5.5, goal=5.0) == pytest.approx(0.05 * (1 + 0.1 * 0.1))
+    assert adapted_coefficient(0.05, kl=4.5, goal=5.0) == pytest.approx(0.05 * (1 - 0.1 * 0.1))
+    assert adapted_coefficient(0.05, kl=500.0, goal=5.0) == pytest.approx(0.05 * 1.02)
+    assert adapted_coefficient(0.05, kl=-3.0, goal=5.0) == pytest.approx(0.05 * 0.98)
+    assert adapted_coefficient(0.05, kl=float("nan"), goal=5.0) == 0.05

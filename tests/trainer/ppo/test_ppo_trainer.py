@@ -17,7 +17,7 @@ from trainer.errors import TrainerError
 from trainer.ppo.learner import Learner
 from trainer.ppo.ppo_trainer import draw, is_better, train_ppo
 from trainer.ppo.rollout_buffer import Rollout, collect, minibatches
-from trainer.ppo.value_head import REFERENCE, adapter_state, as_reference, frozen_reference
+from trainer.ppo.value_head import REFERENCE, adapter_state, as_reference, frozen_reference, save_adapter
 from trainer.records import RewardBreakdown
 from trainer.run_folder import RunFolder
 from trainer.student.episodes import Case
@@ -67,7 +67,8 @@ def test_ppo_learns_a_reward_that_can_be_learned(
 def test_interrupted_and_resumed_run_equals_an_uninterrupted_one(
     micro_model: Make, tokenizer: Any, cases: list[Case], letter_reward: Any, ppo_config: MakeConfig, runs: Path
 ) -> None:
-    config = ppo_config(updates=4)
+    # a goal of KL that is soon passed and a limit that is exceeded now and then: controller and counters have a state
+    config = ppo_config(updates=6, kl_control="adaptive", kl_goal=0.05, runaway_kl=0.05, runaway_patience=2)
     whole, parts = RunFolder(runs, "whole", config), RunFolder(runs, "parts", config)
     uninterrupted, resumed = micro_model(), micro_model()
     first = train_ppo(uninterrupted, tokenizer, cases, cases, letter_reward, config, whole)
@@ -75,17 +76,25 @@ def test_interrupted_and_resumed_run_equals_an_uninterrupted_one(
     class Killed(Exception):
         pass
 
-    def die(update: int, updates: int, metrics: dict[str, Any]) -> None:
-        if update == 3:  # the last checkpoint is of update 2: update 3 must be done again, exactly
-            raise Killed
+    def dying_at(death: int) -> Any:
+        def die(update: int, updates: int, metrics: dict[str, Any]) -> None:
+            if update == death:  # updates since the last checkpoint must be done again, exactly
+                raise Killed
 
-    with pytest.raises(Killed):
-        train_ppo(micro_model(), tokenizer, cases, cases, letter_reward, config, parts, progress=die)
-    assert parts.result is None
-    torch.manual_seed(99)  # whatever happened to the process in between
+        return die
+
+    for death in (3, 5):
+        with pytest.raises(Killed):
+            train_ppo(micro_model(), tokenizer, cases, cases, letter_reward, config, parts, progress=dying_at(death))
+        assert parts.result is None
+        torch.manual_seed(99)  # whatever happened to the process in between
     second = train_ppo(resumed, tokenizer, cases, cases, letter_reward, config, parts)
 
     assert rows(parts) == rows(whole)
+    assert len({row["kl_coefficient"] for row in rows(whole)[1:]}) > 3
+    assert first.returns == second.returns > 0
+    assert any("runaway" in row for row in rows(whole))
+    assert {row["learning_rate"] for row in rows(whole)[1:]} >= {0.005, 0.0025}
     assert (second.best_update, second.best_score) == (first.best_update, first.best_score)
     one, other = adapter_state(uninterrupted), adapter_state(resumed)
     assert all(torch.equal(one[key], other[key]) for key in one)
@@ -162,6 +171,78 @@ def test_only_written_tokens_are_looked_at(micro_model: Make, rollouts: list[Rol
         with torch.no_grad():
             logits = model(input_ids=torch.tensor([episode.ids[:position]])).logits[0, -1]
         assert logits.log_softmax(-1)[episode.ids[position]].item() == pytest.approx(log_prob, abs=1e-4)
+
+
+def test_output_layer_never_sees_a_prompt_token(
+    micro_model: Make, tokenizer: Any, cases: list[Case], letter_reward: Any, ppo_config: MakeConfig, runs: Path
+) -> None:
+    """Counted at the output layer itself, over a whole run: generation, both looks back, learning, validation."""
+    model = micro_model()
+    rows_seen: dict[bool, list[int]] = {True: [], False: []}
+
+    def count(layer: Any, inputs: Any, output: Any) -> None:
+        rows_seen[torch.is_inference_mode_enabled()].append(inputs[0].numel() // inputs[0].shape[-1])
+
+    model.get_base_model().get_output_embeddings().register_forward_hook(count)
+    config = ppo_config(updates=2, value_warmup=0, epochs=1)
+    run = RunFolder(runs, "ppo", config)
+    train_ppo(model, tokenizer, cases, [], letter_reward, config, run)
+    written = sum(row["written_tokens"] * 8 for row in run.metrics()[1:])
+    prompts = sum(row["tokens"] * 8 for row in run.metrics()[1:]) - written
+    assert prompts > 2 * written
+    assert sum(rows_seen[False]) == 3 * written  # policy and reference look back, the policy learns
+    assert max(rows_seen[True]) <= 8  # generation: one row an episode and step
+    assert sum(rows_seen[True]) <= written + prompts
+
+
+def test_long_turns_are_looked_at_in_chunks_and_come_out_the_same(
+    micro_model: Make, rollouts: list[Rollout], ppo_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gradients(chunk_logits: int) -> tuple[Any, Any, int]:
+        monkeypatch.setattr("trainer.ppo.value_head.CHUNK_LOGITS", chunk_logits)
+        learner = Learner(micro_model(), ppo_config().ppo)
+        batch = minibatches(rollouts, 8, 1, learner.device)[0].batches[0]
+        largest = 0
+
+        def measure(layer: Any, inputs: Any, output: Any) -> None:
+            nonlocal largest
+            largest = max(largest, output.numel())
+
+        learner.model.get_base_model().get_output_embeddings().register_forward_hook(measure)
+        log_probs, _ = learner.actor(batch.ids, batch.rows, batch.columns)
+        log_probs.sum().backward()
+        return log_probs, [p.grad for p in learner.policy_parameters], largest
+
+    whole, chunked = gradients(2**26), gradients(3 * 290)
+    assert chunked[2] <= 3 * 290 < whole[2]
+    assert torch.allclose(whole[0], chunked[0], atol=1e-6)
+    assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(whole[1], chunked[1], strict=True))
+
+
+def test_reference_may_be_another_adapter_than_the_one_to_start_from(
+    micro_model: Make, tokenizer: Any, cases: list[Case], letter_reward: Any, ppo_config: MakeConfig, runs: Path
+) -> None:
+    """Iteration 2 starts from the student of iteration 1 and is still held to the SFT student."""
+    config = ppo_config(updates=2, value_warmup=2)
+    sft = runs / "sft"
+    save_adapter(micro_model(), sft)
+    moved = micro_model()
+    with torch.no_grad():
+        for name, weight in moved.named_parameters():
+            if "lora_B" in name:
+                weight.mul_(5)
+    run, own = RunFolder(runs, "v2", config), RunFolder(runs, "own", config)
+    train_ppo(moved, tokenizer, cases, [], letter_reward, config, run, reference=sft)
+    assert all(abs(row["kl"]) > 0.01 for row in run.metrics()[1:])
+    again = micro_model()
+    train_ppo(again, tokenizer, cases, [], letter_reward, config, own, reference=sft)
+    assert [row["kl"] for row in own.metrics()[1:]] == [0.0, 0.0]
+    (run.path / "result.json").unlink()
+    with pytest.raises(TrainerError, match="was started from another adapter"):
+        train_ppo(moved, tokenizer, cases, [], letter_reward, config, run)  # another reference is another run
+    with pytest.raises(TrainerError, match="cannot be the reference of the KL penalty"):
+        train_ppo(moved, tokenizer, cases, [], letter_reward, config, run, reference=runs / "nowhere")
+    assert REFERENCE not in moved.peft_config
 
 
 def test_batch_of_eight_is_four_with_two_accumulations(
