@@ -39,6 +39,8 @@ def rollout() -> None:
 @_state
 def serve(host: str, port: int, token: str, config_path: Path | None, folder: Path | None) -> None:
     """Run the gateway that Claude Code reaches by ANTHROPIC_BASE_URL."""
+    import gc
+
     import uvicorn
 
     from trainer.errors import TrainerError
@@ -70,11 +72,14 @@ def serve(host: str, port: int, token: str, config_path: Path | None, folder: Pa
             lifespan="on",
             log_level="critical",
             access_log=False,
+            proxy_headers=False,
             server_header=False,
             date_header=False,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=5,
         )
+        gc.collect()
+        gc.freeze()  # what is loaded by now stays: no pause to look through it again while somebody waits
         uvicorn.Server(settings).run(sockets=[listener])
     state.close()
 
