@@ -61,7 +61,7 @@ class BlindTestPage:
     def app(self, place: Place) -> ASGIApp:
         """The ASGI application."""
 
-        def enter(request: Request) -> Response:
+        async def enter(request: Request) -> Response:
             return self._enter(request, place.secure)
 
         routes = [

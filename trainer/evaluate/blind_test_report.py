@@ -143,9 +143,13 @@ def summarise(key: Key, items: Sequence[Item], answers: Sequence[Answer], closed
     """Counts and judges the answers; one without a choice does not count.
 
     Raises:
-        TrainerError: there is no forced choice on a pair.
+        TrainerError: there is no forced choice on a pair, or the answers are those of another test.
     """
     entries = {entry.item: entry for entry in key.entries}
+    if strange := {answer.item for answer in answers} - entries.keys():
+        raise TrainerError(
+            f"answers to {', '.join(sorted(strange))}, which this test has not: {ANSWERS} is another test's"
+        )
     answers = [answer for answer in answers if answer.choice is not None]
     on_pairs = [answer for answer in answers if entries[answer.item].kind == "pair"]
     forced = [answer for answer in on_pairs if answer.choice != "0"]

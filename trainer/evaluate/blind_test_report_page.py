@@ -156,6 +156,10 @@ def _explanations(page: Page, result: BlindTestReport) -> None:
             f"Who only looks at which text is longer is wrong on {guess.wrong:.0%} of {guess.n} pairs of different "
             f"length ({guess.low:.0%} to {guess.high:.0%}); the teacher's is the longer in {guess.teacher_longer:.0%}."
         )
+    else:
+        lines.append(
+            "The texts of a pair are of the same length nearly always: who goes by length has nothing to go by."
+        )
     if result.differing and result.same:
         lines.append(
             f"{result.same} of {result.pairs} pairs read the same on both sides. On the others raters were wrong in "

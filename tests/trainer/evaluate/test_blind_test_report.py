@@ -136,6 +136,15 @@ def test_a_tampered_key_is_not_reported(blind_test: Path) -> None:
         report(blind_test, close=True)
 
 
+def test_answers_of_another_test_are_refused(blind_test: Path) -> None:
+    answer_all(blind_test, "ada", set())
+    store = AnswerStore(blind_test / ANSWERS)
+    store.save(Answer("ada", "i099", "1"))
+    store.close()
+    with pytest.raises(TrainerError, match="answers to i099"):
+        report(blind_test, close=True)
+
+
 def test_the_three_commands_end_in_json_and_a_page(tmp_path: Path) -> None:
     teachers = [trace(number, workflow="edit" if number % 2 else "database") for number in range(6)]
     teachers += [trace(20 + number, user_prompt="Again", workflow="question") for number in range(2)]
