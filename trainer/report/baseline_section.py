@@ -21,7 +21,6 @@ NAMES = {
 def baseline_section(page: Page, report: BaselineReport) -> Page:
     """Adds the comparison to a page."""
     names = {key: name.format(n=report.samples) for key, name in NAMES.items()}
-    page.text(f"## What PPO is worth\n{report.sentence}")
     gains = {names[row.student]: row.gain for row in report.rows if row.gain and row.student != "untrained"}
     if gains:
         page.figure(
@@ -34,30 +33,19 @@ def baseline_section(page: Page, report: BaselineReport) -> Page:
             ),
         )
     page.table(
-        [
-            "student",
-            "reward",
-            "95 % interval",
-            "gain over SFT",
-            "gain per seed",
-            "alignment",
-            "exact",
-            "tokens written",
-        ],
+        ["student", "reward", "gain over SFT", "per seed", "alignment", "tokens written"],
         [
             [
                 names[row.student],
-                row.reward,
-                _range(row.low, row.high),
+                f"{_number(row.reward)} ({_range(row.low, row.high)})",
                 _gain(row.gain),
                 _seeds(row.gain) if row.seeds > 1 else "",
                 row.alignment,
-                f"{row.exact_sequences:.0%}",
                 row.written_tokens or None,
             ]
             for row in report.rows
         ],
-        f"{report.prompts} held-out prompts, greedy but for best of {report.samples}; intervals over prompts.",
+        f"{report.prompts} held-out prompts, greedy but for best of {report.samples}; 95 % intervals over prompts.",
     )
     if report.contrasts:
         page.table(

@@ -127,7 +127,7 @@ def write_road_report(
     page.text("## What each student earns")
     _reward_chart(page, scored)
     if baselines is not None:
-        baseline_section(page, baselines)
+        baseline_section(page.text(f"## What PPO is worth\n{baselines.sentence}"), baselines)
     page.text("## Which tool where")
     matrix, rows, columns = tool_confusion(pairs)
     page.figure(
