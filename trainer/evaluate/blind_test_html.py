@@ -59,7 +59,7 @@ def question(item: Item, answer: Answer, progress: Progress, form_token: str, co
         f"{_differences(item)}"
         f'<div class="sides">{_side("A", item.first)}{_side("B", item.second)}</div></main>'
         f'<form id="answer" class="answer" method="post" action="/item/{number}" aria-label="Your answer" '
-        'autocomplete="off">'
+        f'autocomplete="off" data-others="{done - answer.complete}">'
         f'<input type="hidden" name="form" value="{form_token}">'
         f'<input type="hidden" name="item" value="{escape(item.item)}">'
         + _choices("choice", "Which one is the teacher?", _TEACHER, answer.choice)

@@ -129,8 +129,10 @@ def report(folder: Path, *, close: bool = False, key_path: Path | None = None) -
                 f"{folder}: the test is open ({given} of {asked} answers); results are shown once it is closed "
                 "for good: add --close"
             )
+        summarise(key, items, store.answers(), "")  # what cannot be judged is not closed
         with store.closing() as closed_at:
-            result = summarise(key, items, store.answers(), closed_at)
+            answers = store.answers()
+        result = summarise(key, items, answers, closed_at)
     finally:
         store.close()
     given = sum(rater.answers for rater in result.raters.values())

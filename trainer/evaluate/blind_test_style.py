@@ -103,10 +103,15 @@ if (form) {
   const chosen = name => form.elements[name].value !== '';
   let pending = Promise.resolve(), timer;
   const tell = (text, problem) => { status.textContent = text; status.classList.toggle('problem', problem); };
+  const count = body => {
+    const bar = document.getElementById('progress');
+    bar.value = Number(form.dataset.others) + (body.has('choice') && body.has('preference'));
+    document.querySelector('.count').textContent = `${bar.value}/${bar.max} answered`;
+  };
   const send = async body => {
     try {
       const answer = await fetch(form.action, {method: 'POST', body, signal: AbortSignal.timeout(15000)});
-      if (answer.ok) tell('Saved', false);
+      if (answer.ok) { tell('Saved', false); count(body); }
       else tell(answer.status === 409 ? 'The test is closed: not saved' : 'Not saved: open your link again', true);
     } catch { tell('Not saved: the server does not answer', true); }
   };

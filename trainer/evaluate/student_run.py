@@ -55,5 +55,7 @@ def find_student_run(config: Config, student: str) -> StudentRun:
 
 
 def _same_training(one: Config, other: Config) -> bool:
-    """Whether two configs make the same student; defaults that were added since do not matter."""
-    return all(getattr(one, part) == getattr(other, part) for part in ("dataset", "student", "sft", "ppo", "reward"))
+    """Whether two configs make the same student; later defaults and more iterations do not matter."""
+    parts = {"dataset", "student", "sft", "ppo", "reward"}
+    first, second = (config.model_dump(include=parts, exclude={"ppo": {"iterations"}}) for config in (one, other))
+    return first == second

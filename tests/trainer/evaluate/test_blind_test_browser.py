@@ -196,8 +196,10 @@ def test_every_click_is_saved_at_once_and_the_link_goes_on_there(browser: Any, s
     again = opened(browser, served.links["ada"], size="phone", has_touch=True)
     assert checked(again) == ["choice2"]
     assert again.input_value("#note") == "half a thought"
+    assert again.inner_text(".count") == "0/4 answered"
     again.tap("input[name=preference][value='0']")
     saved(again)
+    assert again.inner_text(".count") == "1/4 answered"
     again.reload()
     assert checked(again) == ["choice2", "preference0"]
     again.tap("button.next")

@@ -313,6 +313,8 @@ def test_a_finished_test_of_the_student_is_found_by_the_config(tmp_path: Path) -
     RunFolder(tmp_path, "test-ppo-unfinished", config)
     assert find_student_run(config, "ppo").traces.parent.name == "test-ppo-2"
     assert "fresh workspaces" in find_student_run(config, "ppo").note()
+    longer = config.model_copy(update={"ppo": config.ppo.model_copy(update={"iterations": 7})})
+    assert find_student_run(longer, "ppo") == find_student_run(config, "ppo")
     replayed = find_student_run(config, "ppo-v2")
     assert replayed.traces.parent.name == "test-ppo-v2-4"
     assert "10% of them had no recorded answer" in replayed.note()
