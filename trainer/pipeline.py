@@ -198,6 +198,7 @@ class Road:
             run = versions.run(student)
             if run.result is None:
                 from trainer.ppo.adversarial_prompt_miner import read_mined, sampling_weights
+                from trainer.ppo.live_view import live_view
                 from trainer.ppo.ppo_trainer import train_ppo
                 from trainer.ppo.report_pages import ppo_page
                 from trainer.reward.behavioral_reward_model import BehavioralRewardModel
@@ -214,7 +215,7 @@ class Road:
                     run,
                     weights=sampling_weights(cases, read_mined(practised)) if practised.exists() else None,
                     reference=versions.adapter(SFT) if student.version > 1 else None,
-                    progress=lambda n, total, metrics: stage.progress(n, total, f"reward {metrics['reward']:.3f}"),
+                    progress=live_view(stage),
                 )
                 ppo_page(run.metrics()).write(run.path / "report.html")
             result = run.result
@@ -225,6 +226,8 @@ class Road:
             if result["best_update"] == 0:
                 kept = f"the {student.before.slug} student, none was better"
             stage.came_out = f"{result['updates']} updates, kept {kept}"
+            if why := result.get("stopped_because"):
+                stage.came_out += f"; stopped, {why}"
         return result | {"adapter": str(run.output("adapter")), "student": student.name}
 
     def mine(

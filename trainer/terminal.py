@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -20,12 +20,36 @@ class Stage:
     went_in: str = ""
     came_out: str = ""
     seconds: float = 0.0
-    _bar: Progress | None = field(default=None, repr=False)
+    _bar: Bar | None = field(default=None, repr=False)
+    _console: Console | None = field(default=None, repr=False)
 
-    def progress(self, done: float, total: float, note: str = "") -> None:
-        """Moves the bar; `note` stands behind it, e.g. the current loss."""
+    def progress(
+        self, done: float, total: float, note: str = "", below: RenderableType | None = None, line: str = ""
+    ) -> None:
+        """Moves the bar on a terminal.
+
+        Args:
+            note: stands behind the bar, e.g. the current loss.
+            below: stands under the bar until the next call.
+            line: printed where there is no terminal; nothing is if it is empty.
+        """
         if self._bar is not None:
+            self._bar.below = below
             self._bar.update(self._bar.task_ids[0], completed=done, total=total, note=note)
+        elif line and self._console is not None:
+            self._console.print(f"{self.name}  {line}", highlight=False, markup=False, soft_wrap=True)
+
+
+class Bar(Progress):
+    """A progress bar that may have something under it."""
+
+    below: RenderableType | None = None
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The bar, then what is under it."""
+        yield from super().get_renderables()
+        if self.below is not None:
+            yield self.below
 
 
 class Stages:
@@ -38,10 +62,10 @@ class Stages:
     @contextmanager
     def stage(self, name: str) -> Iterator[Stage]:
         """A progress bar while the stage runs (on a terminal), one line with its outcome afterwards."""
-        stage, began = Stage(name), time.monotonic()
+        stage, began = Stage(name, _console=self.console), time.monotonic()
         if self.console.is_terminal:
             columns = (TextColumn("[bold]{task.description:<14}"), BarColumn(24), TextColumn("{task.fields[note]}"))
-            with Progress(*columns, TimeElapsedColumn(), console=self.console, transient=True) as bar:
+            with Bar(*columns, TimeElapsedColumn(), console=self.console, transient=True) as bar:
                 bar.add_task(name, total=None, note="")
                 stage._bar = bar
                 yield stage
