@@ -193,7 +193,7 @@ class Train:
 
     def finish(self) -> dict[str, Any]:
         done = subprocess.run(
-            self.command, env=self.environment, capture_output=True, text=True, timeout=280, check=False
+            self.command, env=self.environment, capture_output=True, text=True, timeout=900, check=False
         )
         assert done.returncode == 0, done.stderr[-3000:]
         return dict(json.loads(done.stdout.splitlines()[-1]))
@@ -203,7 +203,7 @@ class Train:
         said = self.folder / "stderr"
         with said.open("wb") as stderr:
             process = subprocess.Popen(self.command, env=self.environment, stdout=subprocess.DEVNULL, stderr=stderr)
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 600
         while not list(self.folder.glob(pattern)):
             assert process.poll() is None, said.read_text()[-3000:]
             assert time.monotonic() < deadline, f"no {pattern}"
