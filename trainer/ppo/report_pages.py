@@ -195,13 +195,54 @@ def ppo_page(rows: Sequence[Mapping[str, Any]], title: str = "PPO") -> Page:
         reward["validation, greedy"] = [(row["update"], row["validation"]["reward"]) for row in validated]
     if not learned:
         return page.text("No update was made.")
-    page.figure("Mean reward", line_chart(reward, "update", "reward in [−1, 1]"))
-    page.figure("KL to the SFT student", line_chart({"KL": curve("kl")}, "update", "nats per episode"))
-    shares = {name: curve(name) for name in ("clip_fraction", "malformed", "unfinished", "exact_sequences")}
-    page.figure("Shares of tokens (clipped) and of episodes", line_chart(shares, "update", "share"))
-    page.figure("Length", line_chart({"written tokens": curve("written_tokens")}, "update", "tokens per episode"))
+    if events := _events(rows):
+        page.text("## Out of the ordinary\n" + "".join(f"- {event}\n" for event in events))
+
+    def chart(title: str, series: dict[str, list[tuple[float, float]]], ylabel: str) -> None:
+        if any(series.values()):  # where no episode could be scored there is nothing to draw
+            page.figure(title, line_chart(series, "update", ylabel))
+
+    chart("Mean reward", reward, "reward in [−1, 1]")
+    chart("KL to the reference, the SFT student", {"KL": curve("kl")}, "nats per episode")
+    shares = ("clip_fraction", "malformed", "unfinished", "exact_sequences", "outcome_check")
+    chart("Shares of tokens (clipped) and of episodes", {name: curve(name) for name in shares}, "share")
+    chart("Length", {"written tokens": curve("written_tokens")}, "tokens per episode")
+    answers = {
+        name: [(row["update"], row["coverage"][name]) for row in learned if row.get("coverage")]
+        for name in ("recorded", "cached", "error", "patched", "stopped")
+    }
+    chart("How the replay answered the calls", answers, "share of calls")
     seconds = {
         name: [(row["update"], row["seconds"][name]) for row in learned] for name in ("generate", "reward", "learn")
     }
-    page.figure("Where the time goes", line_chart(seconds, "update", "seconds per update"))
+    chart("Where the time goes", seconds, "seconds per update")
     return page
+
+
+def _events(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the rules of PPO did, in words."""
+    left_out = [name for row in rows for name in row.get("left_out") or {}]
+    dropped: Counter[str] = Counter()
+    for row in rows:
+        dropped.update(row.get("dropped") or {})
+    skipped = sum(row.get("skipped_minibatches", 0) for row in rows)
+    patched = sum(row.get("reliable") is False for row in rows)
+    events = []
+    if patched:
+        events.append(
+            f"**In {patched} updates over 30 % of the calls were patched: their rewards judge the recording more than "
+            "the student.**"
+        )
+    events += [
+        f"Update {row['update']}: {row['runaway']['reason']}; back to the student of update "
+        f"{row['runaway']['returned_to']}"
+        for row in rows
+        if row.get("runaway")
+    ]
+    if left_out:
+        events.append(f"{len(left_out)} prompts do not fit the window and were left out: {', '.join(left_out[:8])}")
+    if dropped:
+        events.append("Episodes dropped: " + ", ".join(f"{count} ({kind})" for kind, count in dropped.most_common()))
+    if skipped:
+        events.append(f"{skipped} minibatches were skipped: their loss or gradient was not a number")
+    return events

@@ -336,3 +336,33 @@ def test_page_of_a_run_shows_its_curves() -> None:
     assert html.count("<svg") == 5
     assert "best validation reward" in html
     assert "No update was made" in ppo_page(rows[:1]).html()
+
+
+def test_page_of_a_run_names_what_was_out_of_the_ordinary() -> None:
+    clocks = {"generate": 1.0, "reward": 0.1, "learn": 2.0}
+    coverage = {"recorded": 0.5, "cached": 0.0, "patched": 0.5, "stopped": 0.0, "error": 0.0}
+    rows: list[dict[str, Any]] = [
+        {"update": 0, "left_out": {"trace-7": 5000}},
+        {"update": 1, "reward": 0.2, "kl": 1.0, "coverage": coverage, "reliable": False, "seconds": clocks},
+        {"update": 2, "dropped": {"reward": 8}, "seconds": clocks},
+        {
+            "update": 3,
+            "dropped": {"reward": 7, "environment": 1},
+            "skipped_minibatches": 2,
+            "runaway": {"reason": "KL 41.0 nats per episode", "returned_to": 1},
+            "seconds": clocks,
+        },
+    ]
+    html = ppo_page(rows).html()
+    for words in (
+        "In 1 updates over 30 % of the calls were patched",
+        "Update 3: KL 41.0 nats per episode; back to the student of update 1",
+        "1 prompts do not fit the window and were left out: trace-7",
+        "Episodes dropped: 15 (reward), 1 (environment)",
+        "2 minibatches were skipped",
+        "How the replay answered the calls",
+    ):
+        assert words in html
+    nothing = ppo_page([rows[0], rows[2]]).html()  # not one episode could be scored
+    assert "Episodes dropped: 8 (reward)" in nothing
+    assert "Mean reward" not in nothing
