@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from blind_test_traces import student_of, trace, write_traces
+from click.testing import CliRunner
 from served_blind_test import CLI
 
 from trainer.config import EvaluateConfig
@@ -15,6 +16,7 @@ from trainer.errors import TrainerError
 from trainer.evaluate.answer_store import Answer, AnswerStore, Choice, Preference
 from trainer.evaluate.blind_test_folder import ANSWERS, create_test, open_key
 from trainer.evaluate.blind_test_report import report
+from trainer.evaluate.command import blind_test as blind_test_command
 
 PREFERRED: dict[str, Preference] = {"tie": "0", "both bad": "3"}
 
@@ -185,6 +187,6 @@ def test_the_three_commands_end_in_json_and_a_page(tmp_path: Path) -> None:
     assert page.count("<svg") == 2
     assert "&lt;b&gt;hm" in page
     assert json.loads((folder / "report.json").read_text("utf-8")) == result
-    told = subprocess.run([*CLI, "report", *there], check=True, capture_output=True, text=True).stdout
+    told = CliRunner().invoke(blind_test_command, ["report", *there]).output
     assert "I = 0.500" in told
     assert "preferred: teacher 50%, student 50%" in told
