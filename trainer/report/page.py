@@ -58,18 +58,14 @@ class Page:
             for row in rows
         )
         title = f"<caption>{_inline(caption)}</caption>" if caption else ""
-        self._parts.append(
-            f"{_SCROLL}<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-        )
+        self._parts.append(f"{_SCROLL}<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>")
         return self
 
     def figure(self, caption: str, image: Image) -> Page:
         """Adds a figure (trainer.report.plots) with its caption, which also is its text for screen readers."""
         label = html.escape(re.sub(r"[`*]", "", caption), quote=True)
         drawing = image.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
-        self._parts.append(
-            f"<figure>{_SCROLL}{drawing}</div><figcaption>{_inline(caption)}</figcaption></figure>"
-        )
+        self._parts.append(f"<figure>{_SCROLL}{drawing}</div><figcaption>{_inline(caption)}</figcaption></figure>")
         return self
 
     def figures(self, values: Mapping[str, object]) -> Page:
