@@ -272,6 +272,7 @@ def measure(rounds: int, requests: int, peer: bool) -> dict[str, Any]:
                     found["litellm"] = {"failed": "cannot be installed here"}
                 else:
                     quiet = {"LITELLM_TELEMETRY": "False", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+                    quiet["LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY"] = "true"
                     with process(command, other, core, **quiet) as pid:
                         found["litellm"] = measure_way(direct, other, pid, rounds)
     return found

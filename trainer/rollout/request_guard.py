@@ -63,8 +63,8 @@ def admit(method: str, raw_path: bytes, headers: list[tuple[bytes, bytes]], toke
     odd = b"\\" in path or b"//" in path or any(byte < 0x20 or byte == 0x7F for byte in path)
     if not raw_path.startswith(b"/") or odd or not _ODD_SEGMENTS.isdisjoint(path.split(b"/")):
         raise Refused(400, "invalid_request_error", "the request target must be a plain path")
-    if sum(name == b"content-length" for name, _ in headers) > 1:
-        raise Refused(400, "invalid_request_error", "more than one content-length")
+    if sum(name in (b"content-length", b"transfer-encoding") for name, _ in headers) > 1:
+        raise Refused(400, "invalid_request_error", "the length of the body is given twice")
     length = next((value for name, value in headers if name == b"content-length"), b"0")
     if not length.isdigit() or int(length) > MAX_BODY:
         raise _too_large()

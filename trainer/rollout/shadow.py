@@ -79,28 +79,33 @@ class Shadow:
 
     async def _work(self) -> None:
         """Scores turn after turn; a process that dies costs the turn that it had, and the next one gets a new one."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "trainer.rollout.shadow",
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-        )  # fmt: skip
-        source, sink = process.stdin, process.stdout
-        assert source is not None
-        assert sink is not None
-        try:
-            source.write(self._config.model_dump_json().encode() + b"\n")
-            line = b"more"
-            while line:
-                turn = await self._turns.get()
-                head = {"request": len(turn.request), "reply": len(turn.reply), "encoding": turn.encoding}
-                source.write(orjson.dumps(head) + b"\n" + turn.request + turn.reply)
-                with suppress(ConnectionError):
-                    await source.drain()
-                line = await sink.readline()
-                self._note(turn, orjson.loads(line) if line else {"reason": "shadow_failed"})
-        finally:
-            with suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+        while True:
+            turn = await self._turns.get()
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "trainer.rollout.shadow",
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+            )  # fmt: skip
+            assert process.stdin is not None
+            assert process.stdout is not None
+            try:
+                process.stdin.write(self._config.model_dump_json().encode() + b"\n")
+                while await self._scored(turn, process.stdin, process.stdout):
+                    turn = await self._turns.get()
+            finally:
+                with suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+
+    async def _scored(self, turn: Turn, source: asyncio.StreamWriter, sink: asyncio.StreamReader) -> bool:
+        """Has one turn scored; False where the process has died."""
+        head = {"request": len(turn.request), "reply": len(turn.reply), "encoding": turn.encoding}
+        line = b""
+        with suppress(ConnectionError):
+            source.write(orjson.dumps(head) + b"\n" + turn.request + turn.reply)
+            await source.drain()
+            line = await sink.readline()
+        self._note(turn, orjson.loads(line) if line else {"reason": "shadow_failed"})
+        return bool(line)
 
     def _note(self, turn: Turn, score: dict[str, Any]) -> None:
         reason = score["reason"]
