@@ -78,7 +78,9 @@ class OllamaClient:
         loopback = httpx2.URL(self.url).host.strip("[]") in _LOOPBACK
         # Creating and loading a model may take minutes between two lines; only connecting has to be quick.
         timeout = httpx2.Timeout(600.0, connect=5.0)
-        self._http = httpx2.Client(base_url=self.url, timeout=timeout, trust_env=not loopback)
+        # certificates take longer to load than a small model to be sent; plain HTTP needs none
+        tls = self.url.startswith("https:")
+        self._http = httpx2.Client(base_url=self.url, timeout=timeout, trust_env=not loopback, verify=tls)
 
     def __enter__(self) -> OllamaClient:
         return self

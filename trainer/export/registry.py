@@ -322,6 +322,8 @@ class Registry:
         try:
             with (self.folder / ".registry.lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
+                for leftover in self.folder.glob(".registry*.partial"):  # of a killed writer: the lock is ours
+                    leftover.unlink(missing_ok=True)
                 registry = self.read()
                 yield registry
                 if self.path.exists():
