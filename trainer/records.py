@@ -179,7 +179,7 @@ class BaselineReport(Record):
     schema_version: int = Field(default=SCHEMA_VERSION, description="Version of this schema")
     prompts: int = Field(description="Held-out prompts")
     samples: int = Field(description="n of best of n")
-    seeds: list[int] = Field(description="Seeds asked for")
+    seeds: list[int] = Field(description="Seeds of what was scored")
     rows: list[BaselineRow] = Field(description="One per student")
     contrasts: list[Gain] = Field(description="PPO against each other student that could be served")
     earned: bool | None = Field(description="Whether PPO earns its place; None where it was not run")

@@ -259,3 +259,11 @@ def test_road_that_is_killed_again_and_again_ends_where_an_undisturbed_one_does(
     assert first.stat().st_mtime_ns == written, "a finished version is not trained again"
     assert again["heldout"] == summary["heldout"]
     assert killed.facts() == facts
+    exported = subprocess.run(
+        [*killed.command[:3], "export", "--student", "ppo", "--version", "1", *killed.command[4:]],
+        env=killed.environment, capture_output=True, text=True, timeout=600, check=True,
+    )  # fmt: skip
+    report = json.loads(exported.stdout)
+    assert report["entry"]["name"] == "llama-claude-ppo-v1"
+    assert report["entry"]["gate"] == facts["models"][1][2]
+    assert killed.facts()["models"][-1] == facts["models"][1], "registered anew, with the parent and the gate it had"

@@ -75,7 +75,7 @@ class Bench:
 
 
 def compare_students(bench: Bench, students: Sequence[str], seeds: Sequence[int], progress: Progress) -> BaselineReport:
-    """Makes and scores what is missing, then writes result.json and baselines.html.
+    """Makes and scores what is missing, then writes result.json and baselines.html over all that was ever scored.
 
     Args:
         students: some of STUDENTS; SFT is always among them, PPO where GRPO is (it sets the budget).
@@ -99,18 +99,18 @@ def compare_students(bench: Bench, students: Sequence[str], seeds: Sequence[int]
             last_written = ORACLE if student == "best-of-n" else student
             if student in wanted and not bench.file(last_written, seed).exists():
                 make(bench, seed, partial(progress, f"{student} seed {seed}"))
-    report = baseline_report(_kept(bench, wanted, seeds), samples=bench.samples, seeds=seeds)
+    kept = _kept(bench)
+    report = baseline_report(kept, samples=bench.samples, seeds=sorted({*seeds, *(one.seed for one in kept)}))
     bench.run.finish(**report.model_dump(mode="json"))
     page = Page("PPO and its baselines", f"{report.prompts} held-out prompts, seeds {', '.join(map(str, seeds))}")
     baseline_section(page.verdict(report.sentence, report.earned), report).write(bench.run.path / "baselines.html")
     return report
 
 
-def _kept(bench: Bench, wanted: set[str], seeds: Sequence[int]) -> list[BaselineScores]:
-    names = [(name, 0) for name in ("untrained", SFT) if name in wanted]
-    drawn = [*((CONSISTENT, ORACLE) if "best-of-n" in wanted else ()), *(s for s in (PPO, "grpo") if s in wanted)]
-    names += [(name, seed) for name in drawn for seed in seeds]
-    return [BaselineScores.model_validate_json(bench.file(*name).read_bytes()) for name in names]
+def _kept(bench: Bench) -> list[BaselineScores]:
+    """Everything that was scored, now or before."""
+    files = sorted((bench.run.path / "scores").glob("*.json"))
+    return [BaselineScores.model_validate_json(file.read_bytes()) for file in files]
 
 
 Tell = Callable[[float, float, str], None]

@@ -25,7 +25,7 @@ def baseline_report(scores: Sequence[BaselineScores], *, samples: int, seeds: Se
     Args:
         scores: of every student and seed, the SFT student's among them; all on the same prompts in the same order.
         samples: n of best of n.
-        seeds: what was asked for.
+        seeds: all that stand in the table.
     """
     by_student: dict[str, list[BaselineScores]] = defaultdict(list)
     for one in scores:

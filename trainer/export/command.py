@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from trainer.config import Config
     from trainer.export.export_records import DoctorReport, ExportedFile, Progress
     from trainer.export.registry import ModelEntry
+    from trainer.export.release import ReleaseReport
     from trainer.export.trial import HeldOut
 
 MARKS = {
@@ -70,7 +71,14 @@ def _line(file: ExportedFile) -> str:
 @click.command()
 @click.option("--adapter", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder of the adapter.")
 @click.option("--base", help="Folder or hub id of the 16-bit base; default: the one the adapter names.")
-@click.option("--name", required=True, help="llama-claude-bc-v1, llama-claude-ppo-v2 …")
+@click.option(
+    "--student",
+    type=click.Choice(("sft", "ppo")),
+    help="A student of the config's own runs, in place of "
+    "--adapter: its base, name, parent, dataset and gate report are found.",
+)
+@click.option("--version", type=click.IntRange(1), help="With --student ppo; default: the newest finished one.")
+@click.option("--name", help="llama-claude-bc-v1, llama-claude-ppo-v2 …")
 @click.option("--config", "config_path", type=click.Path(path_type=Path), help="TOML config; section [export].")
 @click.option("--output", type=click.Path(path_type=Path), help="Folder of models; default: config.models.")
 @click.option("--dataset", type=click.Path(path_type=Path, exists=True), help="bc_dataset.jsonl it was trained on.")
@@ -83,7 +91,9 @@ def _line(file: ExportedFile) -> str:
 def export(
     adapter: Path | None,
     base: str | None,
-    name: str,
+    student: str | None,
+    version: int | None,
+    name: str | None,
     config_path: Path | None,
     output: Path | None,
     dataset: Path | None,
@@ -95,6 +105,13 @@ def export(
     as_json: bool,
 ) -> None:
     """Merge an adapter into its 16-bit base, write f16 and quantised GGUF, examine and register them."""
+    if student is not None:
+        if given := [o for o, v in (("--adapter", adapter), ("--base", base), ("--name", name)) if v is not None]:
+            raise click.UsageError(f"--student finds {given[0]} by itself; give one of the two")
+        _show(_export_student(config_path, data, student, version), as_json)
+        return
+    if name is None:
+        raise click.UsageError("give --name, or --student")
     from pydantic import ValidationError
 
     from trainer.config import load_config
@@ -148,14 +165,33 @@ def export(
             heldout=_heldout(config, data) if data is not None else None,
             progress=progress,
         )
-    if as_json:
-        click.echo(report.model_dump_json(indent=1))
-    else:
-        print_doctor(report.doctor)
-        for file in (report.export.plain, report.export.quantized):
-            click.echo(_line(file))
+    _show(report, as_json)
     if report.entry is None:
         raise TrainerError(f"{name} is not registered: the doctor found {report.doctor.failures()[0]}")
+
+
+def _show(report: ReleaseReport, as_json: bool) -> None:
+    if as_json:
+        click.echo(report.model_dump_json(indent=1))
+        return
+    print_doctor(report.doctor)
+    for file in (report.export.plain, report.export.quantized):
+        click.echo(_line(file))
+
+
+def _export_student(config_path: Path | None, data: str | None, kind: str, version: int | None) -> ReleaseReport:
+    """Exports a student of the config's runs as `train` does, with the gate report that lies in its run folder."""
+    from claude_capture.data_root import resolve_data_root
+    from trainer.config import load_config
+    from trainer.pipeline import Road
+    from trainer.records import GateReport
+
+    config = load_config(config_path)
+    road = Road(config, resolve_data_root(data or config.data))
+    student = road.versions.find(kind, version)
+    judged = road.versions.folder(student) / "gate.json"
+    gate = GateReport.model_validate_json(judged.read_bytes()) if judged.exists() else None
+    return road.export(student, gate)
 
 
 @click.command()
