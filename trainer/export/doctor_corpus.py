@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import unicodedata
 from typing import Any
 
 from trainer.records import Message
@@ -51,13 +52,26 @@ CONTROL_TEXTS = [
 ]
 
 
+def _unicode_text(draw: random.Random) -> str:
+    """A few characters from one spot of Unicode, so that every script has its turn."""
+    while True:
+        start = draw.choice((draw.randrange(0x3000), draw.randrange(0x10000), draw.randrange(0x20000)))
+        near = (chr(start + draw.randrange(24)) for _ in range(draw.randint(1, 12)))
+        text = "".join(character for character in near if unicodedata.category(character) not in ("Cn", "Cs", "Co"))
+        if text:
+            return text
+
+
 def strings(count: int, seed: int = 0) -> list[str]:
-    """`count` strings: every piece and control text first, then seeded mixtures of slices of them."""
+    """`count` strings: every piece and control text first, then seeded mixtures of slices of them.
+
+    Every fourth mixture holds characters from anywhere in Unicode, private and unassigned ones left out.
+    """
     draw = random.Random(seed)
     every = PIECES + CONTROL_TEXTS
     result = list(every)
     while len(result) < count:
-        parts = []
+        parts = [_unicode_text(draw)] if len(result) % 4 == 0 else []
         for _ in range(draw.randint(1, 4)):
             piece = draw.choice(every)
             start = draw.randrange(len(piece))
@@ -109,4 +123,43 @@ def conversations() -> list[tuple[list[Message], list[dict[str, Any]]]]:
             {"role": "assistant", "content": text},
         ]
         every.append((nasty, TOOLS))
+    return every
+
+
+def random_conversations(count: int, seed: int = 0) -> list[tuple[list[Message], list[dict[str, Any]]]]:
+    """Seeded conversations as a client can send them, each ending where the assistant is to speak.
+
+    One to three prompts, each with up to four rounds of one to three parallel calls, text beside calls or none, and
+    strings of the corpus everywhere. What people and the assistant say has no white space at its ends, because the
+    Messages API cuts it off.
+    """
+    draw = random.Random(seed)
+    texts = strings(400, seed)
+
+    def said() -> str:
+        return f"{draw.choice(('Well', 'So', 'Next'))}: {draw.choice(texts).strip()}".strip()
+
+    every: list[tuple[list[Message], list[dict[str, Any]]]] = []
+    for _ in range(count):
+        messages: list[Message] = [{"role": "system", "content": "You are a coding agent."}]
+        calls = 0
+        prompts = draw.randint(1, 3)
+        for turn in range(prompts):
+            messages.append({"role": "user", "content": said()})
+            for _ in range(draw.randint(0, 4)):
+                made = []
+                for number in range(calls, calls + draw.randint(1, 3)):
+                    arguments: dict[str, Any] = {"command": draw.choice(texts)}
+                    if draw.random() < 0.3:
+                        arguments["timeout"] = draw.randint(0, 10**6)
+                    made.append(_call(number, "Bash", arguments))
+                calls += len(made)
+                content = said() if draw.random() < 0.5 else ""
+                messages.append({"role": "assistant", "content": content, "tool_calls": made})
+                messages += [
+                    {"role": "tool", "tool_call_id": call["id"], "content": draw.choice(texts)} for call in made
+                ]
+            if turn < prompts - 1:
+                messages.append({"role": "assistant", "content": said()})
+        every.append((messages, TOOLS))
     return every

@@ -55,16 +55,21 @@ def holds_library(wheel: Path) -> bool:
         return any(Path(name).name.startswith("libllama.") for name in archive.namelist())
 
 
+def download_source(version: str, folder: Path) -> Path:
+    """Fetches the sdist, which brings llama.cpp's own source and converters, and returns its path."""
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
+    wanted = ["--no-deps", "--no-binary", ":all:", "-d", str(folder), f"llama-cpp-python=={version}"]
+    run([*pip, "download", *wanted], CMAKE_ARGS="-DLLAMA_BUILD=OFF")
+    return next(folder.glob("llama_cpp_python-*.tar.gz"))
+
+
 def build_wheel(version: str, cache: Path) -> Path:
     """Builds the wheel in a scratch folder and moves it into `cache` under its final name."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
     with tempfile.TemporaryDirectory() as scratch:
         top = Path(scratch)
         print(f"fetching the source of llama-cpp-python {version}", flush=True)
-        download = ["download", "--no-deps", "--no-binary", ":all:", "-d", scratch, f"llama-cpp-python=={version}"]
-        run([*pip, *download], CMAKE_ARGS="-DLLAMA_BUILD=OFF")
-        sdist = next(top.glob("llama_cpp_python-*.tar.gz"))
-        with tarfile.open(sdist) as archive:
+        with tarfile.open(download_source(version, top)) as archive:
             archive.extractall(top, filter="data") if sys.version_info >= (3, 12) else archive.extractall(top)
         source = next(p for p in top.glob("llama_cpp_python-*") if p.is_dir())
         build = top / "build"

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 from trainer.errors import TrainerError
+from trainer.export.atomic_file import disk_full
 from trainer.export.export_records import Progress
 from trainer.export.llama_library import forget_log, last_words, llama_library
 
@@ -45,7 +46,7 @@ def quantize(source: Path, target: Path, name: str, *, threads: int = 0, progres
         progress: called twice a second with the bytes written so far; the total is that of `source`.
 
     Raises:
-        TrainerError: unknown type, or llama.cpp refuses (with its own words).
+        TrainerError: unknown type, full disk, or llama.cpp refuses (with its own words).
     """
     library = llama_library()
     parameters = library.llama_model_quantize_default_params()
@@ -64,5 +65,7 @@ def quantize(source: Path, target: Path, name: str, *, threads: int = 0, progres
         worker.join(0.5)
         if progress is not None and target.exists():
             progress("quantising", min(target.stat().st_size, total), total)
+    if outcome != [0] and "iostream error" in last_words():  # all that llama.cpp says of a failed write
+        raise disk_full(target.parent, "llama.cpp could not write the whole quantised file")
     if outcome != [0] or not target.exists():
         raise TrainerError(f"{source}: llama.cpp cannot quantise it to {name}: {last_words() or 'no reason given'}")
