@@ -204,12 +204,16 @@ class Train:
         with said.open("wb") as stderr:
             process = subprocess.Popen(self.command, env=self.environment, stdout=subprocess.DEVNULL, stderr=stderr)
         deadline = time.monotonic() + 600
-        while not list(self.folder.glob(pattern)):
-            assert process.poll() is None, said.read_text()[-3000:]
-            assert time.monotonic() < deadline, f"no {pattern}"
-            time.sleep(0.01)
-        process.send_signal(number)
-        return process.wait(120)
+        try:
+            while not list(self.folder.glob(pattern)):
+                assert process.poll() is None, said.read_text()[-3000:]
+                assert time.monotonic() < deadline, f"no {pattern}"
+                time.sleep(0.01)
+            process.send_signal(number)
+            return process.wait(120)
+        finally:
+            process.kill()
+            process.wait()
 
     def facts(self) -> dict[str, Any]:
         """What must not depend on interruptions: metrics without times, what was practised, what was registered."""
@@ -228,6 +232,7 @@ class Train:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_road_that_is_killed_again_and_again_ends_where_an_undisturbed_one_does(tmp_path: Path) -> None:
     data = tmp_path / "data"
     record_sessions([*make_episodes(10, False, 0), *make_episodes(6, True, 0)], data, tmp_path / "projects")
