@@ -47,7 +47,7 @@ EPISODES, MINIBATCH, EPOCHS = 16, 8, 2
 RESPONSE = 128
 WANTED_SHARE, WANTED_SPEEDUP = 0.10, 1.5
 MODEL_WORK = ("generate", "forward", "backward")
-VOCABULARY, ROWS, LENGTH, WRITTEN = 128_256, 2, 1024, 0.25
+VOCABULARY, ROWS, LENGTH, WRITTEN = 128_256, 2, 512, 0.25
 
 _WORKER = """
 import json, sys, time, warnings
@@ -206,26 +206,34 @@ def share(folder: Path, base: str, updates: int) -> dict[str, Any]:
 # Beside TRL
 
 
-def random_base(folder: Path, vocabulary: int = 1024) -> Path:
-    """A random Llama of the tiny base's shape that as good as never ends a turn, so that lengths are exact."""
+def random_llama(vocabulary: int) -> Any:
+    """A random Llama of the tiny base's shape, in float32."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from trainer.config import TinyLlama
+
+    shape = TinyLlama()
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=vocabulary, hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size, num_hidden_layers=shape.layers, num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads, max_position_embeddings=shape.max_positions, tie_word_embeddings=False,
+        rope_parameters={"rope_type": "default", "rope_theta": shape.rope_theta},
+    )  # fmt: skip
+    return LlamaForCausalLM(config).eval()
+
+
+def random_base(folder: Path) -> Path:
+    """A random base that as good as never ends a turn, so that lengths are exact."""
+    import torch
+
     from trainer.student.chat_format import CONTROL_TOKENS
     from trainer.student.tiny_llama import train_tokenizer
 
-    shape = TinyLlama()
-    tokenizer = train_tokenizer([Path(__file__).read_text("utf-8")] * 4, min(vocabulary, 1024))
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=max(vocabulary, len(tokenizer)), hidden_size=shape.hidden_size,
-        intermediate_size=shape.intermediate_size, num_hidden_layers=shape.layers, num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads, max_position_embeddings=shape.max_positions, tie_word_embeddings=False,
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-        rope_parameters={"rope_type": "default", "rope_theta": shape.rope_theta},
-    )  # fmt: skip
-    model = LlamaForCausalLM(config)
+    tokenizer = train_tokenizer([Path(__file__).read_text("utf-8")] * 4, 1024)
+    model = random_llama(len(tokenizer))
+    model.config.bos_token_id, model.config.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
     with torch.no_grad():
         model.model.embed_tokens.weight[:, 0] = 1.0  # a direction that every hidden state has
         for name in (*CONTROL_TOKENS, "<|eom_id|>", "<|end_of_text|>"):
@@ -340,17 +348,15 @@ def peer(updates: int) -> dict[str, Any]:
 # Memory
 
 
-def memory_side(side: str, base: str) -> dict[str, float]:
+def memory_side(side: str) -> dict[str, float]:
     """Log-probabilities of written tokens and their gradient; MB at the peak above what the loaded model takes."""
     import torch
     from peft import LoraConfig, get_peft_model
 
-    from trainer.config import StudentConfig
     from trainer.ppo.value_head import Actor
-    from trainer.student.base_model import load_model
 
-    model = load_model(base, StudentConfig()).eval()
-    policy = get_peft_model(model, LoraConfig(r=16, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+    lora = LoraConfig(r=16, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    policy = get_peft_model(random_llama(VOCABULARY), lora)
     torch.manual_seed(0)
     ids = torch.randint(0, VOCABULARY, (ROWS, LENGTH))
     first = int(LENGTH * (1 - WRITTEN))
@@ -375,12 +381,10 @@ def _peak() -> float:
 def memory() -> dict[str, Any]:
     """Both sides, each in a process of its own; their log-probabilities and gradients are the same."""
     found: dict[str, Any] = {"vocabulary": VOCABULARY, "tokens": ROWS * LENGTH, "written": int(ROWS * LENGTH * WRITTEN)}
-    with tempfile.TemporaryDirectory() as folder:
-        base = random_base(Path(folder), VOCABULARY)
-        for side in ("ours", "naive"):
-            command = [sys.executable, __file__, "--memory-side", side, "--base", str(base)]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            found[side] = json.loads(done.stdout.splitlines()[-1])
+    for side in ("ours", "naive"):
+        command = [sys.executable, __file__, "--memory-side", side]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        found[side] = json.loads(done.stdout.splitlines()[-1])
     for name in ("sum", "gradient"):
         assert abs(found["ours"][name] / found["naive"][name] - 1) < 1e-3, found
     return found
@@ -445,7 +449,7 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     if options.memory_side:
-        print(json.dumps(memory_side(options.memory_side, options.base)))
+        print(json.dumps(memory_side(options.memory_side)))
         return
     parts = {
         "share": lambda: share(options.folder, options.base, options.updates),
