@@ -164,7 +164,7 @@ class Gateway:
             body = await read_body(receive)
         except Refused as refused:
             self.metrics.refused.labels(str(refused.status)).inc()
-            await send_error(send, refused.status, refused.kind, str(refused))
+            await send_error(send, refused.status, refused.kind, str(refused), headers=[(b"connection", b"close")])
             return
         except ClientLeft:
             return

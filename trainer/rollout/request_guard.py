@@ -57,6 +57,11 @@ def admit(method: str, raw_path: bytes, headers: list[tuple[bytes, bytes]], toke
             raise Refused(401, "authentication_error", f"the gateway wants its token in {TOKEN_HEADER.decode()}")
     elif any(name == b"origin" for name, _ in headers):
         raise Refused(403, "permission_error", "requests of web pages are refused; start the gateway with --token")
+    for name, value in headers:
+        try:
+            value.decode()
+        except UnicodeDecodeError:
+            raise Refused(400, "invalid_request_error", f"header {name.decode('ascii')} is not UTF-8") from None
     if method not in _METHODS:
         raise Refused(405, "invalid_request_error", f"method {method[:20]!r} is not allowed")
     path = unquote_to_bytes(raw_path)

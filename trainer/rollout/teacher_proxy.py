@@ -93,7 +93,7 @@ class TeacherProxy:
             TeacherUnreachable: nobody answered.
         """
         ended = _NOT_SENT | _named_by_connection(question.headers) | ({b"accept-encoding"} if plain else set())
-        headers = CIMultiDict((n.decode("latin-1"), v.decode("latin-1")) for n, v in question.headers if n not in ended)
+        headers = CIMultiDict((name.decode(), value.decode()) for name, value in question.headers if name not in ended)
         if plain:
             headers["accept-encoding"] = "identity"
         try:

@@ -11,14 +11,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-from loopback_servers import RESET, Asked, House, Upstream, http, reply
+from gateway_requests import CALL, CANARY, ROOT, TEACHER_SAYS, Build, ask, decisions, get, post, question
+from loopback_servers import RESET, Asked, Upstream, http, reply
 
 from trainer.config import Config, RolloutConfig
 from trainer.errors import TrainerError
@@ -27,83 +26,6 @@ from trainer.rollout.controller import Controller, open_rollout
 from trainer.rollout.gateway import DECISIONS, Gateway
 from trainer.rollout.rollout_state import KILL_SWITCH
 from trainer.rollout.session_pinning import bucket, side_at
-
-get = partial(httpx2.get, verify=False, trust_env=False, timeout=120)
-post = partial(httpx2.post, verify=False, trust_env=False, timeout=120)  # loading certificates takes longer than a test
-CANARY = "sk-ant-canary-7f3a"
-ROOT = "/home/someone/grid"
-READ = {
-    "name": "Read",
-    "description": "Reads a file. With much more to say about it.",
-    "input_schema": {
-        "type": "object",
-        "properties": {"file_path": {"type": "string"}, "limit": {"type": "integer"}},
-        "required": ["file_path"],
-        "additionalProperties": False,
-    },
-}
-CALL = {"type": "tool_use", "id": "call_0", "name": "Read", "input": {"file_path": "data/grid.json"}}
-TEACHER_SAYS = http("200 OK", b'{"from": "teacher"}', "content-type: application/json")
-
-
-def question(**changes: Any) -> dict[str, Any]:
-    """A request as Claude Code sends it, in small."""
-    body: dict[str, Any] = {
-        "model": "claude-sonnet-4-5",
-        "max_tokens": 32000,
-        "stream": False,
-        "system": [
-            {"type": "text", "text": "x-anthropic-billing-header: cc_version=2.1.330; cch=abc;"},
-            {"type": "text", "text": f"You are …\n - Primary working directory: {ROOT}\n", "cache_control": {}},
-        ],
-        "messages": [
-            {
-                "role": "user",
-                "content": [
-                    {"type": "text", "text": "<system-reminder>Be brief.</system-reminder>"},
-                    {
-                        "type": "text",
-                        "text": f"What is in {ROOT}/data/grid.json?",
-                        "cache_control": {"type": "ephemeral"},
-                    },
-                ],
-            }
-        ],
-        "tools": [READ],
-        "metadata": {"user_id": CANARY},
-        "thinking": {"type": "adaptive"},
-        "context_management": {"edits": []},
-        "output_config": {"effort": "high"},
-    }
-    return body | changes
-
-
-def ask(house: House, body: Any = None, session: str = "s1", **headers: str) -> httpx2.Response:
-    secret = {"x-api-key": CANARY, "authorization": f"Bearer {CANARY}", "anthropic-beta": "context-management-2025"}
-    names = {"x-claude-code-session-id": session, "content-type": "application/json"}
-    return post(
-        f"{house.url}/v1/messages?beta=true",
-        content=json.dumps(question() if body is None else body),
-        headers=secret | names | headers,
-    )
-
-
-def decisions(house: House, count: int = 1) -> list[dict[str, Any]]:
-    """What was written down, once it is at least `count` lines: a line follows the end of its reply."""
-    path = house.folder / DECISIONS
-    until(lambda: path.exists() and path.read_bytes().count(b"\n") >= count)
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-
-
-def until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    """Waits for something that happens soon."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
-Build = Callable[..., House]
 
 
 def test_teacher_sessions_pass_byte_for_byte(build: Build) -> None:
@@ -137,6 +59,33 @@ def test_teacher_sessions_pass_byte_for_byte(build: Build) -> None:
     assert b"request-id: req_1" in head
     assert b"server:" not in head
     assert house.local.asked == []
+
+
+def test_every_byte_value_passes_in_both_directions_and_hop_by_hop_headers_do_not(build: Build) -> None:
+    every = bytes(range(256)) * 300
+    lines = ["HTTP/1.1 200 OK", "x-odd: caf\xe9", "set-cookie: a=1", "set-cookie: b=2", "connection: close, x-hop"]
+    lines += ["x-hop: 1", "keep-alive: timeout=5", f"content-length: {len(every)}"]
+    house = build(lambda _: ["\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + every], lambda _: [], weight=0)
+    head = "POST /v1/files/a%20b?q=%C3%A9&q= HTTP/1.1\r\nhost: gateway\r\nconnection: close, X-Mine\r\nx-mine: 1\r\n"
+    head += "te: trailers\r\nproxy-authorization: x\r\nx-name: café\r\ncookie: a=b\r\n"
+    head += f"content-length: {len(every)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", int(house.url.rsplit(":", 1)[1]))) as client:
+        client.sendall(head.encode() + every)
+        received = b""
+        while chunk := client.recv(65536):
+            received += chunk
+    asked = house.teacher.asked[0]
+    address = house.teacher.url.removeprefix("http://")
+    wanted = f"POST /v1/files/a%20b?q=%C3%A9&q= HTTP/1.1\r\nhost: {address}\r\nx-name: café\r\ncookie: a=b\r\n"
+    wanted += f"content-length: {len(every)}\r\n\r\n"
+    got, _, body = asked.raw.partition(b"\r\n\r\n")
+    assert sorted(got.lower().split(b"\r\n")) == sorted(wanted.encode().lower().rstrip().split(b"\r\n"))
+    assert body == every
+    shown, _, content = received.partition(b"\r\n\r\n")
+    assert content == every
+    fields = shown.split(b"\r\n")[1:]
+    assert {b"x-odd: caf\xe9", b"set-cookie: a=1", b"set-cookie: b=2"} <= set(fields)
+    assert not [field for field in fields if field.startswith((b"x-hop", b"keep-alive", b"server", b"date"))]
 
 
 @pytest.mark.parametrize("status", ["400 Bad Request", "401 Unauthorized", "429 Too Many Requests", "529 Overloaded"])

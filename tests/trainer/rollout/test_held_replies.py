@@ -9,8 +9,8 @@ from typing import Any
 
 import httpx2
 import pytest
-from loopback_servers import RESET, Asked, House, http, reply
-from test_gateway import CALL, READ, ROOT, Build, ask, decisions, question, until
+from gateway_requests import CALL, READ, ROOT, Build, ask, decisions, metric, question, until
+from loopback_servers import RESET, Asked, http, reply
 
 from trainer.export.student_prompt import StudentPrompt
 from trainer.rollout.message_stream import PING, event, events, message_of
@@ -141,14 +141,6 @@ def test_what_the_student_says_does_not_open_the_breaker(build: Build) -> None:
     for _ in range(3):
         ask(house)
     assert {line["reason"] for line in decisions(house, 3)} == {"unknown_tool"}
-
-
-def metric(house: House, name: str, **labels: str) -> float:
-    """A value of the metrics page; 0 where it is not there."""
-    shown = "".join(f'{key}="{value}",' for key, value in sorted(labels.items())).rstrip(",")
-    wanted = f"{name}{{{shown}}} " if labels else f"{name} "
-    text = httpx2.get(f"{house.url}/metrics", verify=False, trust_env=False).text
-    return next((float(line.removeprefix(wanted)) for line in text.splitlines() if line.startswith(wanted)), 0.0)
 
 
 def test_metrics_count_requests_endings_and_tokens(build: Build) -> None:

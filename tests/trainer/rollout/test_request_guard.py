@@ -7,16 +7,14 @@ import socket
 from typing import Any
 
 import pytest
+from gateway_requests import TEACHER_SAYS, Build, ask, question
 from hypothesis import example, given
 from hypothesis import strategies as st
-from loopback_servers import House, http
-from test_gateway import Build, ask, question
+from loopback_servers import House
 
 from trainer.rollout import patient_protocol, request_guard
 from trainer.rollout.request_guard import TOKEN_HEADER, Refused, admit
 from trainer.rollout.upstreams import Upstream
-
-TEACHER_SAYS = http("200 OK", b'{"from": "teacher"}', "content-type: application/json")
 
 
 def talk(house: House, data: bytes, *more: bytes) -> tuple[int, dict[str, Any]]:
@@ -58,6 +56,7 @@ REFUSED: dict[str, tuple[bytes, int, str]] = {
     "long session": (request("/v1/messages", "x-claude-code-session-id: " + "a" * 201), 400, "invalid_request_error"),
     "session with a tab": (request("/v1/messages", "x-claude-code-session-id: a\tb"), 400, "invalid_request_error"),
     "line break in a header": (request("/v1/messages", "x: a\rb"), 400, "invalid_request_error"),
+    "header of no text": (b"GET / HTTP/1.1\r\nhost: x\r\nx: caf\xe9\r\n\r\n", 400, "invalid_request_error"),
     "two lengths": (request("/v1/messages", "content-length: 7"), 400, "invalid_request_error"),
     "length and chunks": (request("/v1/messages", "transfer-encoding: chunked"), 400, "invalid_request_error"),
     "no http": (b"hello\r\n\r\n", 400, "invalid_request_error"),

@@ -13,9 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from gateway_requests import CALL, CANARY, ROOT, Build, ask, metric, question, until
 from loopback_servers import House, Upstream, http, reply
-from test_gateway import CALL, CANARY, ROOT, Build, ask, question, until
-from test_held_replies import metric
 
 from trainer.config import Config
 from trainer.export.student_prompt import StudentPrompt
