@@ -55,7 +55,8 @@ def next_steps(gate: GateReport) -> list[str]:
             "Practise more: `claude-trainer mine`, then `claude-trainer ppo --mined runs/mined.jsonl` makes the next "
             "version; where the lost points below are tools or arguments, more recorded sessions help more."
         )
-    needed = [
+    needed = [reason for reason in gate.reasons if reason.startswith("prompts: ")]
+    needed += [
         f"{name} {more_words(more)}"
         for name, verdict, more in [
             *((f"{m.name}:", m.verdict, m.more_prompts) for m in gate.measures),
@@ -68,7 +69,7 @@ def next_steps(gate: GateReport) -> list[str]:
             f"Hold out more prompts ({'; '.join(needed)}): record more sessions or raise `dataset.test_fraction`, "
             "then `claude-trainer train` again."
         )
-    return steps or ["Hold out more prompts: record more sessions or raise `dataset.test_fraction`."]
+    return steps
 
 
 def gate_page(gate: GateReport, heldout: Heldout) -> Page:

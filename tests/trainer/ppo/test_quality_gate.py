@@ -58,6 +58,7 @@ def test_too_few_prompts_decide_nothing_not_even_a_failure() -> None:
         report = gate(spread(reward, 0.001, 49))
         assert (report.passed, report.verdict) == (False, "INCONCLUSIVE")
         assert report.reasons[-1] == "prompts: 49 scored, at least 50 are wanted; 1 more are needed"
+        assert report.reasons[-1] in next_steps(report)[-1]
 
 
 def test_constraints_that_no_prompt_states_cannot_pass() -> None:
