@@ -267,12 +267,52 @@ class EvaluateConfig(Section):
     seed: int = Field(default=0, description="Decides which pairs are drawn; sides are secret")
 
 
+class TeacherPrice(Section):
+    """What a teacher's tokens cost; for the estimate of what the student saved."""
+
+    match: str = Field(description="Glob over the model that Claude Code asked for, e.g. 'claude-sonnet-*'")
+    input: float = Field(
+        ge=0, description="Price of a million input tokens, in any currency; caching is yours to blend"
+    )
+    output: float = Field(ge=0, description="Price of a million output tokens")
+
+
 class RolloutConfig(Section):
     """The gateway and its stages."""
 
     weights: list[float] = Field(default=[0, 5, 20, 50, 80], description="Share of sessions per stage, in percent")
     days_per_stage: float = Field(default=7, ge=0, description="Shortest stay in a stage")
     min_sessions: int = Field(default=40, ge=1, description="Fewest local sessions before a stage may end")
+    promotion: Literal["confirm", "automatic"] = Field(
+        default="confirm", description="Whether the next stage waits for a person's `rollout advance`"
+    )
+    rollback: bool = Field(default=True, description="Give everything back to the teacher when the student fails")
+    good_failures: float = Field(
+        default=0.02, gt=0, lt=1, description="Share of failed requests that is right; the rollback test's p0"
+    )
+    max_failures: float = Field(
+        default=0.05,
+        gt=0,
+        lt=1,
+        description="Share of failed requests that is wrong; the rollback test's p1, gate's limit",
+    )
+    max_tool_errors: float = Field(
+        default=0.05, ge=0, le=1, description="Gate: share of failed tool calls above the teacher's, as a difference"
+    )
+    max_pushback: float = Field(
+        default=0.05,
+        ge=0,
+        le=1,
+        description="Gate: share of requests with a rejection or an interrupt above the teacher's",
+    )
+    min_shadow_reward: float = Field(default=0.5, ge=-1, le=1, description="Gate of 0 %: mean reward in the shadow")
+    blind_test: str = Field(
+        default="", description="report.json of the blind test that the model passed; wanted before it may leave 0 %"
+    )
+    blind_verdict: Literal["point", "interval"] = Field(
+        default="point", description="'point': share above 45 % and not refuted; 'interval': that claim supported"
+    )
+    prices: list[TeacherPrice] = Field(default_factory=list, description="Prices of teachers; the first match counts")
     salt: str = Field(default="cc-claude-agent", description="Salt of the session hash")
     teacher_url: str = Field(default="https://api.anthropic.com", description="Upstream of teacher sessions")
     local_url: str = Field(default="http://127.0.0.1:8095", description="Upstream of local sessions")
