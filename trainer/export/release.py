@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 from claude_capture.claude_trace_schema import Record
 from trainer.config import DatasetConfig, ExportConfig
+from trainer.export.checkpoint import Checkpoint
 from trainer.export.doctor import examine
 from trainer.export.export_records import DoctorReport, ExportReport, Progress, Provenance
 from trainer.export.gguf_exporter import export_model
@@ -92,6 +93,8 @@ def release(
     if heldout is not None:
         heldout = replace(heldout, export=report, student=gate)
     doctor = examine(Path(report.quantized.path), tokenizer=tokenizer, heldout=heldout, progress=progress)
+    if not origin.licence:  # as in the file
+        origin = replace(origin, licence=Checkpoint(Path(report.base)).licence)
     entry = Registry(models).register(report, doctor, origin, gate) if doctor.healthy else None
     card = str(write_model_card(entry, models)) if entry is not None else None
     return ReleaseReport(export=report, doctor=doctor, entry=entry, card=card)
