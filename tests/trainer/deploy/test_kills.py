@@ -26,7 +26,7 @@ from trainer.export.registry import Registry
 from trainer.records import GateReport
 
 SERVER = Path(__file__).parents[2] / "contract" / "ollama_server.py"
-FEW, MANY = 3, pytest.param(50, marks=pytest.mark.slow)
+FEW, MANY = 3, pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])
 PASS = GateReport(passed=True, verdict="PASS", n=50)
 
 DEPLOYER = """
