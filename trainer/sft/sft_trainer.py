@@ -6,6 +6,8 @@ its loss weight, and the loss is the weighted negative log-likelihood of what th
 
 from __future__ import annotations
 
+import json
+import shutil
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +20,6 @@ from datasets import Dataset
 from peft import LoraConfig
 from torch.nn import functional
 from transformers import PrinterCallback, TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig as TrlConfig
 from trl import SFTTrainer
 
@@ -171,6 +172,23 @@ def encode_samples(
     return rows
 
 
+def whole_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end, None where there is none.
+
+    transformers writes a checkpoint file by file, trainer_state.json last; what a killed process left without a
+    readable one is deleted.
+    """
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    for checkpoint in found:
+        try:
+            json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))
+        except (FileNotFoundError, ValueError):
+            shutil.rmtree(checkpoint, ignore_errors=True)
+        else:
+            return str(checkpoint)
+    return None
+
+
 def train_sft(
     samples: Sequence[BCSample],
     base: str,
@@ -248,7 +266,7 @@ def train_sft(
     trainer.remove_callback(PrinterCallback)
     log.trainer = trainer
     checkpoints = run.path / "checkpoints"
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(checkpoints)) if checkpoints.exists() else None)
+    trainer.train(resume_from_checkpoint=whole_checkpoint(checkpoints))
     if log.terminated:
         raise TrainerError(f"stopped by SIGTERM at step {trainer.state.global_step}; run the same command to go on")
     folder = run.path / "adapter"

@@ -16,7 +16,7 @@ from trainer.config import Config, SftConfig, StudentConfig
 from trainer.errors import TrainerError
 from trainer.records import BCSample
 from trainer.run_folder import RunFolder
-from trainer.sft.sft_trainer import encode_samples, train_sft
+from trainer.sft.sft_trainer import encode_samples, train_sft, whole_checkpoint
 from trainer.student.base_model import load_adapted, load_tokenizer
 
 
@@ -139,3 +139,15 @@ def test_bad_samples_are_refused(base: str, tmp_path: Path) -> None:
     with pytest.raises(TrainerError, match="no token under loss"):
         encode_samples([sample(1, weights=[0.0])], tokenizer, max_tokens=500)
     assert run.result is None
+
+
+def test_checkpoint_that_a_kill_cut_off_is_left_for_the_one_before(tmp_path: Path) -> None:
+    assert whole_checkpoint(tmp_path / "none") is None
+    for step, state in ((2, "{}"), (4, "{}"), (10, '{"global_st'), (12, None)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "adapter_model.safetensors").write_bytes(b"x")
+        if state is not None:
+            (folder / "trainer_state.json").write_text(state)
+    assert whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-4")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-2", "checkpoint-4"]
