@@ -31,8 +31,11 @@ def merged_adapter(model: Any) -> Iterator[None]:
     before = [layer.get_base_layer().weight.data for layer in layers]
     try:
         with torch.no_grad():
-            for layer in layers:
-                layer.merge(safe_merge=True)  # into a new tensor: the old one stays untouched
+            for layer, weight in zip(layers, before, strict=True):
+                # into a copy of our own: PEFT's safe merge makes one too, but raises where a weight is not a number,
+                # and a student gone wrong must be able to write garbage, which is scored and noticed as such
+                layer.get_base_layer().weight.data = weight.clone()
+                layer.merge()
         yield
     finally:
         for layer, weight in zip(layers, before, strict=True):

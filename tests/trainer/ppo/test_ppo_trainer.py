@@ -68,7 +68,9 @@ def test_interrupted_and_resumed_run_equals_an_uninterrupted_one(
     micro_model: Make, tokenizer: Any, cases: list[Case], letter_reward: Any, ppo_config: MakeConfig, runs: Path
 ) -> None:
     # a goal of KL that is soon passed and a limit that is exceeded now and then: controller and counters have a state
-    config = ppo_config(updates=6, kl_control="adaptive", kl_goal=0.05, runaway_kl=0.05, runaway_patience=2)
+    config = ppo_config(
+        updates=7, learning_rate=2e-2, kl_control="adaptive", kl_goal=0.05, runaway_kl=0.05, runaway_patience=2
+    )
     whole, parts = RunFolder(runs, "whole", config), RunFolder(runs, "parts", config)
     uninterrupted, resumed = micro_model(), micro_model()
     first = train_ppo(uninterrupted, tokenizer, cases, cases, letter_reward, config, whole)
@@ -94,7 +96,7 @@ def test_interrupted_and_resumed_run_equals_an_uninterrupted_one(
     assert len({row["kl_coefficient"] for row in rows(whole)[1:]}) > 3
     assert first.returns == second.returns > 0
     assert any("runaway" in row for row in rows(whole))
-    assert {row["learning_rate"] for row in rows(whole)[1:]} >= {0.005, 0.0025}
+    assert {row["learning_rate"] for row in rows(whole)[1:]} >= {0.02, 0.01}
     assert (second.best_update, second.best_score) == (first.best_update, first.best_score)
     one, other = adapter_state(uninterrupted), adapter_state(resumed)
     assert all(torch.equal(one[key], other[key]) for key in one)
@@ -189,7 +191,7 @@ def test_output_layer_never_sees_a_prompt_token(
     train_ppo(model, tokenizer, cases, [], letter_reward, config, run)
     written = sum(row["written_tokens"] * 8 for row in run.metrics()[1:])
     prompts = sum(row["tokens"] * 8 for row in run.metrics()[1:]) - written
-    assert prompts > 2 * written
+    assert prompts > 1.5 * written
     assert sum(rows_seen[False]) == 3 * written  # policy and reference look back, the policy learns
     assert max(rows_seen[True]) <= 8  # generation: one row an episode and step
     assert sum(rows_seen[True]) <= written + prompts
