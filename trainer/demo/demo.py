@@ -20,7 +20,7 @@ from trainer.demo.scripted_teacher import DemoEpisode
 from trainer.demo.session_recorder import record_sessions, session_id_of
 from trainer.demo.world import HEADLINE, check_answer, headline_episode, make_episodes
 from trainer.errors import TrainerError
-from trainer.pipeline import Road, write_summary
+from trainer.pipeline import LiveEnvironments, Road, write_summary
 from trainer.records import Message
 from trainer.run_folder import config_toml, content_hash, write_atomic
 from trainer.terminal import Stages
@@ -77,7 +77,7 @@ def _import(folder: Path, stages: Stages) -> tuple[int, int]:
     return len(traces), calls
 
 
-def _live(episodes: list[DemoEpisode], config: Config) -> Callable[[Trace], Callable[[], Environment] | None]:
+def _live(episodes: list[DemoEpisode], config: Config) -> LiveEnvironments:
     """Gives each held-out trace a fresh workspace with real tools."""
     known = {session_id_of(episode): episode for episode in episodes}
 
@@ -86,6 +86,17 @@ def _live(episodes: list[DemoEpisode], config: Config) -> Callable[[Trace], Call
         return partial(live_environment, episode, config.dataset.system_prompt) if episode is not None else None
 
     return live
+
+
+def prepare_world(config: Config, folder: Path, stages: Stages) -> tuple[LiveEnvironments, int, int]:
+    """Records the world in `folder` and imports it, unless it is there already.
+
+    Returns:
+        what gives held-out traces their live workspaces, the number of traces, the number of tool calls.
+    """
+    held_out = _record(config, folder, stages)
+    traces, calls = _import(folder, stages)
+    return _live(held_out, config), traces, calls
 
 
 def _show(console: Console, messages: list[Message]) -> None:
@@ -134,13 +145,12 @@ def run_demo(config: Config, folder: Path, stages: Stages) -> dict[str, Any]:
     Raises:
         TrainerError, CaptureError: a stage failed; what earlier stages made stays and is used again.
     """
-    held_out = _record(config, folder / "world", stages)
-    traces, calls = _import(folder / "world", stages)
+    live, traces, calls = prepare_world(config, folder / "world", stages)
     data = folder / "world" / "data"
     places = {"data": str(data), "runs": str(folder), "models": str(folder / "models")}
     config = config.model_copy(update=places)
     write_atomic(folder / "config.toml", config_toml(config), 0o644)  # what other commands go on with
-    road = Road(config, data, stages, _live(held_out, config))
+    road = Road(config, data, stages, live)
     outcome = road.train()
     gguf = Path(outcome["gguf"]["path"])
     if not gguf.exists():
