@@ -9,7 +9,6 @@ import click
 
 if TYPE_CHECKING:
     from trainer.config import Config
-    from trainer.rollout.controller import RolloutStatus
     from trainer.rollout.rollout_state import RolloutState
 
 _config = click.option(
@@ -61,6 +60,7 @@ def serve(host: str, port: int, token: str, config_path: Path | None, folder: Pa
         shown = f"[{address}]" if ":" in address else address
         click.echo(f"ANTHROPIC_BASE_URL=http://{shown}:{number}")
         click.echo(
+            f"status: http://{shown}:{number}/status\n"
             f"{state.current().weight:g} % of new sessions go to {config.rollout.local_url}, the others to "
             f"{config.rollout.teacher_url}{'; the kill switch is on' if state.killed else ''}",
             err=True,
@@ -85,61 +85,82 @@ def serve(host: str, port: int, token: str, config_path: Path | None, folder: Pa
 
 
 @rollout.command()
+@click.option("--html", type=click.Path(path_type=Path), help="Also write a page with plots to this file.")
 @_config
 @_state
 @_as_json
-def status(config_path: Path | None, folder: Path | None, as_json: bool) -> None:
-    """Show the stages and what passed in them."""
+def status(html: Path | None, config_path: Path | None, folder: Path | None, as_json: bool) -> None:
+    """Show the stages, what passed in them, and what the next one waits for."""
     from trainer.rollout.controller import Controller
 
     config, state = _open(config_path, folder)
-    found = Controller(state, config.rollout).status()
+    found = Controller(state, config).status()
+    if html is not None:
+        from trainer.rollout.status_page import status_page
+
+        status_page(state, config).write(html)
     state.close()
     if as_json:
         click.echo(found.model_dump_json(indent=1))
-    else:
-        _show(found)
+        return
+    from trainer.rollout.status_table import show
+
+    show(found)
+    if html is not None:
+        click.echo(f"page: {html}")
 
 
 @rollout.command()
-@click.option("--force", is_flag=True, help="Go on before the stage has lasted and seen enough.")
-@click.option("--note", default="", help="Why; kept in the history.")
+@click.option("--force", default="", metavar="REASON", help="Go on although something is missing; kept in the log.")
+@click.option("--note", default="", help="Remark; kept in the log.")
 @_config
 @_state
 @_as_json
-def advance(force: bool, note: str, config_path: Path | None, folder: Path | None, as_json: bool) -> None:
+def advance(force: str, note: str, config_path: Path | None, folder: Path | None, as_json: bool) -> None:
     """Enter the next stage."""
     from trainer.rollout.controller import Controller
 
     config, state = _open(config_path, folder)
-    controller = Controller(state, config.rollout)
-    visit = controller.advance(force=force, note=note)
+    controller = Controller(state, config)
+    visit = controller.advance(who=_who(), force=force, note=note)
     found = controller.status()
     state.close()
     if as_json:
         click.echo(found.model_dump_json(indent=1))
-    else:
-        click.echo(f"stage {visit.weight:g} %{' (forced)' if visit.action == 'force' else ''} from now on")
+        return
+    click.echo(f"stage {visit.weight:g} %{' (forced)' if visit.action == 'force' else ''} from now on")
+    if found.kill_switch:
+        click.echo("the kill switch is still on: every request goes to the teacher", err=True)
 
 
 @rollout.command()
-@click.option("--note", default="", help="Why; kept in the history.")
+@click.option("--note", default="", help="Why; kept in the log.")
 @_config
 @_state
 @_as_json
 def abort(note: str, config_path: Path | None, folder: Path | None, as_json: bool) -> None:
-    """Give every session back to the teacher, at once."""
+    """Give every session back to the teacher, at once, and return to 0 %."""
     from trainer.rollout.controller import Controller
 
     config, state = _open(config_path, folder)
-    controller = Controller(state, config.rollout)
-    controller.abort(note)
+    controller = Controller(state, config)
+    controller.abort(note, who=_who())
     found = controller.status()
     state.close()
     if as_json:
         click.echo(found.model_dump_json(indent=1))
     else:
-        click.echo("every request goes to the teacher from now on; `rollout advance` starts again")
+        click.echo("every session is the teacher's from now on; the stages start again at 0 %")
+
+
+def _who() -> str:
+    """The person at this terminal."""
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a user id without a name, as in containers
+        return "unknown"
 
 
 def _open(config_path: Path | None, folder: Path | None) -> tuple[Config, RolloutState]:
@@ -149,38 +170,3 @@ def _open(config_path: Path | None, folder: Path | None) -> tuple[Config, Rollou
 
     config = load_config(config_path)
     return config, open_rollout(folder or resolve_data_root(config.data) / "rollout", config.rollout)
-
-
-def _show(found: RolloutStatus) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("stage", "since", "by"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("days", "sessions", "student's", "requests", "by student"):
-        table.add_column(heading, justify="right")
-    table.add_column("fallbacks")
-    for stage in found.stages:
-        bounds = stage.fallback_interval
-        share = "" if not bounds else f"{stage.fallback_share:.1%} [{bounds[0]:.1%}, {bounds[1]:.1%}] "
-        table.add_row(
-            f"{stage.weight:g} %",
-            stage.entered_at[:16].replace("T", " "),
-            stage.action,
-            f"{stage.days:.1f}",
-            str(stage.student_sessions + stage.teacher_sessions),
-            str(stage.student_sessions),
-            str(stage.student_requests + stage.teacher_requests),
-            str(stage.student_requests),
-            share + ", ".join(f"{reason} {n}" for reason, n in stage.fallbacks.items()),
-        )
-    Console().print(table)
-    if found.kill_switch:
-        click.echo("kill switch: on, every request goes to the teacher")
-    if found.next_weight is None:
-        click.echo("this is the last stage")
-    elif found.blockers:
-        click.echo(f"next: {found.next_weight:g} %, not before {'; '.join(found.blockers)}")
-    else:
-        click.echo(f"next: {found.next_weight:g} %, ready: claude-trainer rollout advance")

@@ -27,15 +27,18 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 from trainer.config import Config
+from trainer.errors import TrainerError
 from trainer.rollout.circuit_breaker import CircuitBreaker
+from trainer.rollout.controller import Controller
 from trainer.rollout.local_student import Fallback, LocalStudent, Student, student_of
 from trainer.rollout.message_stream import PING, event, events
 from trainer.rollout.metrics import CONTENT_TYPE, Metrics
 from trainer.rollout.request_guard import ClientLeft, Refused, admit, read_body, session_of
 from trainer.rollout.rescue import for_teacher, results_in
-from trainer.rollout.rollout_state import RolloutState, Visit
+from trainer.rollout.rollout_state import Answer, RolloutState, Visit
 from trainer.rollout.session_pinning import Side
 from trainer.rollout.shadow import MAX_TURN, Shadow, Turn
+from trainer.rollout.stage_watch import StageWatch
 from trainer.rollout.student_view import LOCAL_ID
 from trainer.rollout.teacher_proxy import (
     BrokenOff,
@@ -54,7 +57,7 @@ DECISIONS = "decisions.jsonl"
 MAX_READ = 4 * 1024 * 1024
 """Largest request of a teacher's session, in bytes, whose results are counted."""
 WATCH_SECONDS = 0.5
-"""Longest time until a held reply learns of the kill switch."""
+"""Longest time until a held reply learns of the kill switch, an abort or a rollback."""
 _SERVER_FAULTS = frozenset(("unreachable", "timeout", "reset", "malformed_reply", "endless_reply"))
 _STATES = {"closed": 0, "half_open": 1, "open": 2}
 
@@ -124,6 +127,8 @@ class Gateway:
         self._teacher_at = upstream(config.rollout.teacher_url, "rollout.teacher_url", encrypted=True)
         self._local_at = upstream(config.rollout.local_url, "rollout.local_url", encrypted=False)
         self._student = student or student_of(config)
+        self._controller = Controller(state, config)
+        self._watch = StageWatch(config, state.folder)
         self._log = Path(state.folder) / DECISIONS
         self._complained: set[str] = set()
         self.metrics = Metrics()
@@ -148,8 +153,10 @@ class Gateway:
                 seconds=self._rollout.local_seconds,
                 repeats=self._rollout.loop_calls,
             )
+            watch = asyncio.ensure_future(self._watch.run())
             await send({"type": "lifespan.startup.complete"})
             await receive()
+            watch.cancel()
             await self._shadow.close()
         await send({"type": "lifespan.shutdown.complete"})
 
@@ -159,6 +166,9 @@ class Gateway:
             admit(scope["method"], scope["raw_path"], headers, self._token)
             if scope["path"] == "/metrics":
                 await self._show_metrics(send)
+                return
+            if scope["path"] == "/status":
+                await self._watch.show(send, headers, guarded=bool(self._token))
                 return
             session = session_of(headers)
             body = await read_body(receive)
@@ -265,8 +275,7 @@ class Gateway:
         """Releases the student's checked reply; False where the teacher has to answer."""
         try:
             message = await self._held(exchange, send)
-            if self._state.killed:  # an abort in the meantime counts for this reply too
-                raise Fallback("kill_switch")
+            self._still_wanted(exchange)  # an abort in the meantime counts for this reply too
         except Fallback as fallback:
             exchange.reason = str(fallback)
             return False
@@ -297,8 +306,7 @@ class Gateway:
         silent_since = time.monotonic()
         try:
             while not (await asyncio.wait({turn}, timeout=min(WATCH_SECONDS, self._rollout.ping_seconds)))[0]:
-                if self._state.killed:
-                    raise Fallback("kill_switch")
+                self._still_wanted(exchange)
                 if asked.get("stream") is True and time.monotonic() - silent_since >= self._rollout.ping_seconds:
                     if exchange.first_byte is None:
                         exchange.begins(200, None)
@@ -310,6 +318,19 @@ class Gateway:
             if not turn.done():
                 turn.cancel()
                 self._breaker.abandoned()
+
+    def _still_wanted(self, exchange: Exchange) -> None:
+        """Raises Fallback where the session has been taken from the student since the request came."""
+        if self._state.killed:
+            raise Fallback("kill_switch")
+        assert exchange.decision is not None
+        try:
+            pin = self._state.pins.find(exchange.decision.session)
+        except sqlite3.Error as error:
+            self._complain(error)
+            pin = None
+        if pin is None or pin.side == "teacher":
+            raise Fallback("withdrawn")
 
     def _judged(self, turn: asyncio.Future[dict[str, Any]]) -> dict[str, Any]:
         """The result of a turn; the circuit breaker learns whether the server did its part."""
@@ -370,20 +391,21 @@ class Gateway:
             self.metrics.tokens.labels(kind).inc(count)
         if decision is None:
             return
+        line = _line(exchange, decision) | usage
         try:
             if answered:
-                self._state.count(decision.visit.id, decision.session, decision.pinned, answered, exchange.reason)
+                self._controller.observe(_answer(exchange, decision, answered, line))
             handle = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             try:
-                os.write(handle, orjson.dumps(_line(exchange, decision) | usage) + b"\n")
+                os.write(handle, orjson.dumps(line) + b"\n")
             finally:
                 os.close(handle)
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, TrainerError) as error:
             self._complain(error)
 
     def _complain(self, error: Exception) -> None:
         """Says a failure of ours on standard error, each kind once; its text alone where it cannot hold content."""
-        known = isinstance(error, (sqlite3.Error, OSError))
+        known = isinstance(error, (sqlite3.Error, OSError, TrainerError))
         kind = "state" if known else type(error).__name__
         if kind not in self._complained:
             self._complained.add(kind)
@@ -414,6 +436,26 @@ def _line(exchange: Exchange, decision: Decision) -> dict[str, Any]:
     if len(exchange.question.body) <= MAX_READ and exchange.asked is not None:
         line |= results_in(exchange.asked)._asdict()
     return line
+
+
+def _answer(exchange: Exchange, decision: Decision, answered: Side, line: dict[str, Any]) -> Answer:
+    """What the controller counts of a request."""
+    told = {name: line[name] for name in ("after", "results", "failed", "rejected", "interrupted") if name in line}
+    asked = exchange.asked if decision.pinned == "student" else None
+    return Answer(
+        visit=decision.visit.id,
+        session=decision.session,
+        pinned=decision.pinned,
+        answered_by=answered,
+        reason=exchange.reason,
+        model=str((asked or {}).get("model", ""))[:100],
+        total_ms=line["total_ms"],
+        first_byte_ms=line["first_byte_ms"],
+        request_bytes=len(exchange.question.body),
+        output_tokens=line.get("output_tokens", 0),
+        retry=line["retry"],
+        **told,
+    )
 
 
 def _local_head(streaming: bool) -> dict[str, Any]:

@@ -1,34 +1,53 @@
-"""What gateway and controller share: stage visits, pins and request counts in one SQLite file, and the kill switch.
+"""What gateway and controller share: visits, pins, requests and decisions in one SQLite file, and the kill switch.
 
-Every change is one committed transaction in WAL mode: a killed process loses nothing that it acted on. The kill switch
-is a file, so that it works without this program: `touch KILL` in the folder stops the student at the next request.
+Every change is one committed transaction in WAL mode: a killed process loses nothing that it acted on. Decisions are
+also synced to the disk, so that they outlive a power cut; a power cut may cost the last requests and pins. A decision
+is stored together with what it changes and written to the log after that; whoever opens the state writes what a killed
+process left unwritten. The kill switch is a file, so that it works without this program: `touch KILL` in the folder
+stops the student at the next request.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 import time
-from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+import orjson
 
 from trainer.errors import TrainerError
+from trainer.rollout.sequential_test import Outcome, Walk, step
 from trainer.rollout.session_pinning import SessionPins, Side
-from trainer.run_folder import write_atomic
 
 KILL_SWITCH = "KILL"
 DATABASE = "rollout.sqlite3"
+LOG = "stages.jsonl"
 
-Action = Literal["start", "advance", "force", "abort"]
+Entry = Literal["start", "advance", "force", "abort", "rollback"]
+"""What begins a visit."""
+Action = Literal["start", "advance", "force", "abort", "rollback", "propose", "judge"]
+"""What is decided; the last two leave the stage as it is."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS visit (
     id INTEGER PRIMARY KEY AUTOINCREMENT, weight REAL NOT NULL, entered_at REAL NOT NULL,
     action TEXT NOT NULL, note TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS request (
-    visit INTEGER, session TEXT, pinned TEXT, answered_by TEXT, reason TEXT, n INTEGER NOT NULL,
-    PRIMARY KEY (visit, session, pinned, answered_by, reason));
+CREATE TABLE IF NOT EXISTS answer (
+    id INTEGER PRIMARY KEY, visit INTEGER NOT NULL, session TEXT NOT NULL, pinned TEXT NOT NULL,
+    answered_by TEXT NOT NULL, reason TEXT NOT NULL, model TEXT NOT NULL, total_ms REAL, first_byte_ms REAL,
+    request_bytes INTEGER NOT NULL, output_tokens INTEGER NOT NULL, retry INTEGER NOT NULL, after TEXT,
+    results INTEGER NOT NULL, failed INTEGER NOT NULL, rejected INTEGER NOT NULL, interrupted INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS answer_of_visit ON answer (visit);
+CREATE TABLE IF NOT EXISTS walk (
+    visit INTEGER PRIMARY KEY, score REAL NOT NULL, answered INTEGER NOT NULL, failed INTEGER NOT NULL,
+    accepted INTEGER NOT NULL, outage INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS decision (id INTEGER PRIMARY KEY AUTOINCREMENT, line BLOB NOT NULL);
+DROP TABLE IF EXISTS request;
 """
 
 
@@ -40,19 +59,45 @@ class Visit(NamedTuple):
     """Share of new sessions that go to the student, in percent."""
     entered_at: float
     """Seconds since the epoch."""
-    action: Action
+    action: Entry
     note: str
 
 
-class Traffic(NamedTuple):
-    """What passed during a visit. Requests count POST /v1/messages alone."""
+class Answer(NamedTuple):
+    """One answered POST /v1/messages of a session; figures alone, no content."""
 
-    sessions: dict[Side, int]
-    """Sessions with a request in this visit, by where they are pinned."""
-    answered: dict[Side, int]
-    """Requests, by who answered."""
-    reasons: dict[str, int]
-    """Requests of the student's sessions that the teacher answered, by reason."""
+    visit: int
+    session: str
+    pinned: Side
+    answered_by: Side
+    reason: str = ""
+    """Why the pinned side did not answer."""
+    model: str = ""
+    """What the client asked for; known where the student was asked."""
+    total_ms: float | None = None
+    first_byte_ms: float | None = None
+    request_bytes: int = 0
+    output_tokens: int = 0
+    """The student's; the teacher's replies are not read."""
+    retry: bool = False
+    """The client's repetition of a request that had failed."""
+    after: Side | None = None
+    """Whose calls the results in the request are of; None without results."""
+    results: int = 0
+    failed: int = 0
+    """Results that are errors, rejections included."""
+    rejected: int = 0
+    interrupted: bool = False
+
+
+class Decision(NamedTuple):
+    """Who decided what, and why."""
+
+    action: Action
+    who: str
+    why: str
+    figures: dict[str, Any]
+    """What was known then."""
 
 
 class RolloutState:
@@ -74,11 +119,10 @@ class RolloutState:
             self._connection.execute("PRAGMA synchronous = NORMAL")
             self._connection.executescript(_SCHEMA)
             self.pins = SessionPins(self._connection, salt)
-            self._connection.execute(
-                "INSERT INTO visit (weight, entered_at, action, note) SELECT ?, ?, 'start', ''"
-                " WHERE NOT EXISTS (SELECT 1 FROM visit)",
-                (first_weight, time.time()),
-            )
+            with self._decided():
+                if self._connection.execute("SELECT count(*) FROM visit").fetchone()[0] == 0:
+                    self._enter(first_weight, Decision("start", "controller", "", {}))
+            self._write_log()
         except sqlite3.DatabaseError as error:
             self._connection.close()
             raise TrainerError(f"{path}: not the state of a rollout ({error}); restore it or move it away") from None
@@ -92,14 +136,6 @@ class RolloutState:
         """True while the kill switch is on."""
         return (self.folder / KILL_SWITCH).exists()
 
-    def kill(self, note: str) -> None:
-        """Puts the kill switch on."""
-        write_atomic(self.folder / KILL_SWITCH, note + "\n")
-
-    def revive(self) -> None:
-        """Takes the kill switch off."""
-        (self.folder / KILL_SWITCH).unlink(missing_ok=True)
-
     def current(self) -> Visit:
         """The stage that new sessions meet."""
         row = self._connection.execute("SELECT * FROM visit ORDER BY id DESC LIMIT 1").fetchone()
@@ -109,44 +145,134 @@ class RolloutState:
         """All visits, oldest first."""
         return [Visit(*row) for row in self._connection.execute("SELECT * FROM visit ORDER BY id")]
 
-    def enter(self, weight: float, action: Action, note: str, *, after: int) -> Visit:
-        """Begins a visit.
+    def enter(self, weight: float, decision: Decision, *, after: int) -> Visit:
+        """Begins a visit. Abort and rollback also give every session of the student's to the teacher, for good.
 
         Args:
+            decision: its action is an Entry.
             after: id of the visit that the decision was made in.
 
         Raises:
             TrainerError: somebody else has changed the stage since.
         """
-        cursor = self._connection.execute(
-            "INSERT INTO visit (weight, entered_at, action, note) SELECT ?, ?, ?, ?"
-            " WHERE (SELECT max(id) FROM visit) = ?",
-            (weight, time.time(), action, note, after),
-        )
-        if cursor.rowcount != 1:
-            raise TrainerError(
-                f"{self.folder}: the stage was changed meanwhile; look at `rollout status` and try again"
-            )
+        with self._decided():
+            if self.current().id != after:
+                raise TrainerError(
+                    f"{self.folder}: the stage was changed meanwhile; look at `rollout status` and try again"
+                )
+            self._enter(weight, decision)
+            if decision.action in ("abort", "rollback"):
+                self.pins.give_all_to_teacher()
+        self._write_log()
         return self.current()
 
-    def count(self, visit: int, session: str, pinned: Side, answered_by: Side, reason: str) -> None:
-        """Counts one request; `reason` is empty where the pinned side answered."""
+    def note(self, decision: Decision) -> None:
+        """Keeps a decision that leaves the stage as it is."""
+        with self._decided():
+            self._decide(self.current().weight, decision)
+        self._write_log()
+
+    def decisions(self) -> list[dict[str, Any]]:
+        """All decisions, oldest first, as they stand in the log."""
+        return [orjson.loads(row[0]) for row in self._connection.execute("SELECT line FROM decision ORDER BY id")]
+
+    def record(self, answer: Answer, seen: Outcome | None, good: float, bad: float) -> Walk:
+        """Counts one request, and takes the test of its visit a step further.
+
+        Args:
+            seen: what the request says about the student; None: nothing.
+            good, bad: see `sequential_test.step`.
+
+        Returns:
+            Where the test stands; a new Walk where the request is not of its concern.
+        """
+        if seen is None:
+            self._insert(answer)
+            return Walk()
+        with self._transaction():
+            self._insert(answer)
+            walk = step(self.walk(answer.visit), seen, good, bad)
+            self._connection.execute("INSERT OR REPLACE INTO walk VALUES (?, ?, ?, ?, ?, ?)", (answer.visit, *walk))
+        return walk
+
+    def walk(self, visit: int) -> Walk:
+        """Where the test of a visit stands."""
+        row = self._connection.execute(
+            "SELECT score, answered, failed, accepted, outage FROM walk WHERE visit = ?", (visit,)
+        ).fetchone()
+        if row is None:
+            return Walk()
+        score, answered, failed, accepted, outage = row
+        return Walk(score, answered, failed, accepted, bool(outage))
+
+    def sessions(self, visit: int) -> dict[Side, int]:
+        """Sessions with a request in a visit, by where they were pinned."""
+        found: dict[Side, int] = {"student": 0, "teacher": 0}
+        query = "SELECT pinned, count(DISTINCT session) FROM answer WHERE visit = ? GROUP BY pinned"
+        found.update(self._connection.execute(query, (visit,)).fetchall())
+        return found
+
+    def answers(self, visit: int) -> Iterator[Answer]:
+        """The requests of a visit in their order."""
+        columns = ", ".join(Answer._fields)
+        for row in self._connection.execute(f"SELECT {columns} FROM answer WHERE visit = ? ORDER BY id", (visit,)):
+            yield Answer(*row)
+
+    def _insert(self, answer: Answer) -> None:
+        names, marks = ", ".join(Answer._fields), ", ".join("?" * len(Answer._fields))
+        self._connection.execute(f"INSERT INTO answer ({names}) VALUES ({marks})", answer)
+
+    def _enter(self, weight: float, decision: Decision) -> None:
+        self._decide(weight, decision)
         self._connection.execute(
-            "INSERT INTO request VALUES (?, ?, ?, ?, ?, 1) ON CONFLICT DO UPDATE SET n = n + 1",
-            (visit, session, pinned, answered_by, reason),
+            "INSERT INTO visit (weight, entered_at, action, note) VALUES (?, ?, ?, ?)",
+            (weight, time.time(), decision.action, decision.why),
         )
 
-    def traffic(self, visit: int) -> Traffic:
-        """What passed during a visit."""
-        sessions: dict[Side, set[str]] = defaultdict(set)
-        answered: Counter[Side] = Counter()
-        reasons: Counter[str] = Counter()
-        rows = self._connection.execute(
-            "SELECT session, pinned, answered_by, reason, n FROM request WHERE visit = ?", (visit,)
-        )
-        for session, pinned, answered_by, reason, n in rows:
-            sessions[pinned].add(session)
-            answered[answered_by] += n
-            if reason:
-                reasons[reason] += n
-        return Traffic({side: len(found) for side, found in sessions.items()}, dict(answered), dict(reasons))
+    def _decide(self, weight: float, decision: Decision) -> None:
+        before = self._connection.execute("SELECT weight FROM visit ORDER BY id DESC LIMIT 1").fetchone()
+        (latest,) = self._connection.execute("SELECT coalesce(max(id), 0) FROM decision").fetchone()
+        line = {"id": latest + 1, "t": round(time.time(), 3), "from": before[0] if before else None, "to": weight}
+        line |= decision._asdict()
+        self._connection.execute("INSERT INTO decision VALUES (?, ?)", (latest + 1, orjson.dumps(line)))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+    @contextmanager
+    def _decided(self) -> Iterator[None]:
+        """A transaction that is on the disk when it is done."""
+        self._connection.execute("PRAGMA synchronous = FULL")
+        try:
+            with self._transaction():
+                yield
+        finally:
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+
+    def _write_log(self) -> None:
+        """Appends the decisions that the log does not hold yet, and syncs them; a torn last line is ended first."""
+        handle = os.open(self.folder / LOG, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        with open(handle, "r+b", buffering=0) as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            written = stream.read()
+            latest = max(map(_id, written.splitlines()), default=0)
+            rows = self._connection.execute("SELECT line FROM decision WHERE id > ? ORDER BY id", (latest,)).fetchall()
+            if rows:
+                ending = b"" if written.endswith(b"\n") or not written else b"\n"
+                stream.write(ending + b"".join(row[0] + b"\n" for row in rows))
+                os.fsync(stream.fileno())
+
+
+def _id(line: bytes) -> int:
+    """The number of a decision in the log; 0 for a line that was torn."""
+    try:
+        return int(orjson.loads(line)["id"])
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        return 0

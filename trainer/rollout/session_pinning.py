@@ -71,5 +71,9 @@ class SessionPins:
         return known._replace(new=cursor.rowcount == 1)
 
     def give_to_teacher(self, session: str) -> None:
-        """Moves a session to the teacher for good: the only change of sides there is, made by an abort."""
+        """Moves a session to the teacher for good: the only change of sides there is."""
         self._connection.execute("UPDATE pin SET side = 'teacher' WHERE session = ?", (session,))
+
+    def give_all_to_teacher(self) -> None:
+        """Moves every session to the teacher for good."""
+        self._connection.execute("UPDATE pin SET side = 'teacher' WHERE side = 'student'")

@@ -18,6 +18,7 @@ import httpx2
 import pytest
 from gateway_requests import CALL, CANARY, ROOT, TEACHER_SAYS, Build, ask, decisions, get, post, question
 from loopback_servers import RESET, Asked, Upstream, http, reply
+from stage_traffic import stage_at
 
 from trainer.config import Config, RolloutConfig
 from trainer.errors import TrainerError
@@ -274,8 +275,7 @@ def test_the_teacher_answers_where_the_student_fails(build: Build, reason: str, 
     assert asked.header("x-api-key") == CANARY
     line = decisions(house)[0]
     assert (line["pinned"], line["answered_by"], line["reason"]) == ("student", "teacher", reason)
-    traffic = house.state.traffic(1)
-    assert (traffic.reasons, traffic.answered) == ({reason: 1}, {"teacher": 1})
+    assert [(answer.answered_by, answer.reason) for answer in house.state.answers(1)] == [("teacher", reason)]
 
 
 def test_a_refused_connection_falls_back(build: Build) -> None:
@@ -346,7 +346,7 @@ def test_sessions_are_split_by_their_bucket_and_never_change_sides(build: Build)
     assert set(expected.values()) == {"student", "teacher"}
     for name in names:
         ask(house, session=name)
-    house.state.enter(100, "force", "", after=house.state.current().id)
+    stage_at(house.state, 100)
     for name in names:
         ask(house, session=name)
     assert {line["session"]: line["answered_by"] for line in decisions(house, 60)[:30]} == expected
@@ -358,14 +358,32 @@ def test_sessions_are_split_by_their_bucket_and_never_change_sides(build: Build)
 def test_an_abort_takes_effect_at_the_next_request_and_for_good(build: Build) -> None:
     house = build(lambda _: [TEACHER_SAYS], lambda _: [reply([CALL])])
     assert ask(house).json()["model"] == "llama-claude-ppo-v1"
-    config = RolloutConfig(weights=[100])
-    Controller(house.state, config).abort()
+    controller = Controller(house.state, Config(rollout=RolloutConfig(weights=[100])))
+    controller.abort(who="somebody")
     assert ask(house).json() == {"from": "teacher"}
     assert ask(house, session="new").json() == {"from": "teacher"}
-    assert decisions(house, 3)[1]["reason"] == "kill_switch"
-    house.state.revive()
+    controller.advance(who="somebody", force="again")
     assert ask(house).json() == {"from": "teacher"}
     assert ask(house, session="newer").json()["model"] == "llama-claude-ppo-v1"
+
+
+def test_an_abort_while_the_student_writes_counts_for_that_reply(build: Build) -> None:
+    asked, go_on = threading.Event(), threading.Event()
+
+    def slow(_: Asked) -> Any:
+        asked.set()
+        return [go_on, reply([CALL])]
+
+    house = build(lambda _: [TEACHER_SAYS], slow)
+    answers: list[httpx2.Response] = []
+    client = threading.Thread(target=lambda: answers.append(ask(house)))
+    client.start()
+    assert asked.wait(60)
+    Controller(house.state, Config(rollout=RolloutConfig(weights=[100]))).abort(who="somebody")
+    go_on.set()
+    client.join(60)
+    assert answers[0].json() == {"from": "teacher"}
+    assert decisions(house)[0]["reason"] == "withdrawn"
 
 
 def test_touching_the_kill_switch_while_the_student_writes_is_enough(build: Build) -> None:
@@ -447,5 +465,5 @@ def test_the_command_serves_on_loopback_alone_and_survives_kill_minus_nine(tmp_p
         text=True,
     )
     stage = json.loads(shown.stdout)["stages"][0]
-    assert stage["student_sessions"] + stage["teacher_sessions"] == 20
-    assert stage["student_requests"] + stage["teacher_requests"] == 40
+    assert sum(stage["figures"][side]["sessions"] for side in ("student", "teacher")) == 20
+    assert sum(stage["figures"][side]["requests"] for side in ("student", "teacher")) == 40

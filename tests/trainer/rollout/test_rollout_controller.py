@@ -1,113 +1,303 @@
-"""Stages move when time, sample and a person agree, and an abort takes effect before anything else."""
+"""Up by proposal and a person's word, down at once and by itself; whatever is decided is kept."""
 
 from __future__ import annotations
 
 import json
+import random
 import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from stage_traffic import (
+    Clock,
+    answered,
+    blind_test_report,
+    config_with,
+    failed,
+    registry_with,
+    shadow,
+    stage_at,
+    traffic,
+)
 
 from trainer.config import RolloutConfig
 from trainer.errors import TrainerError
 from trainer.rollout.controller import DAY, Controller, open_rollout
-from trainer.rollout.rollout_state import DATABASE, KILL_SWITCH, RolloutState
+from trainer.rollout.preconditions import preconditions
+from trainer.rollout.rollout_state import DATABASE, KILL_SWITCH, LOG, Decision, RolloutState
 
-CONFIG = RolloutConfig(min_sessions=3, days_per_stage=7)
 CLI = [sys.executable, "-c", "from trainer.cli import main; main()", "rollout"]
 
 
-class Clock:
-    """A clock that is set by hand, ahead of the real one."""
-
-    def __init__(self, state: RolloutState) -> None:
-        self.at = state.current().entered_at
-
-    def __call__(self) -> float:
-        return self.at
-
-
-def traffic(state: RolloutState, sessions: int, pinned: str = "teacher") -> None:
-    for number in range(sessions):
-        state.count(state.current().id, f"s{number}", pinned, pinned, "")  # type: ignore[arg-type]
-
-
-def test_a_stage_ends_by_time_and_sample_and_not_before(tmp_path: Path) -> None:
-    state = open_rollout(tmp_path, CONFIG)
+def opened(folder: Path, **keys: Any) -> tuple[RolloutState, Controller, Clock]:
+    config = config_with(folder, **keys)
+    state = open_rollout(folder, config.rollout)
     clock = Clock(state)
-    controller = Controller(state, CONFIG, clock)
-    with pytest.raises(TrainerError, match=r"0\.0 of 7 days; 0 of 3 sessions"):
-        controller.advance()
-    traffic(state, 3)
+    return state, Controller(state, config, clock), clock
+
+
+def ready(folder: Path, **keys: Any) -> dict[str, Any]:
+    """A model that has shown everything, and the keys that say so."""
+    registry_with(folder / "models", "PASS")
+    return {"blind_test": str(blind_test_report(folder / "report.json", 25))} | keys
+
+
+def log(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / LOG).read_text("utf-8").splitlines()]
+
+
+def test_a_stage_ends_by_time_sample_and_gate_and_not_before(tmp_path: Path) -> None:
+    state, controller, clock = opened(tmp_path, **ready(tmp_path))
+    with pytest.raises(TrainerError, match=r"0\.0 of 7 days; 0 of 3 sessions; wait"):
+        controller.advance(who="kim")
+    traffic(controller, state, sessions=2)
     with pytest.raises(TrainerError, match=r"0\.0 of 7 days; wait"):
-        controller.advance()
+        controller.advance(who="kim")
     clock.at += 7 * DAY
-    assert controller.status().blockers == []
-    assert controller.advance().weight == 5
+    with pytest.raises(TrainerError, match="shadow reward error without data"):
+        controller.advance(who="kim")
+    shadow(state, 0.9)
+    assert controller.status().proposed
+    assert controller.advance(who="kim").weight == 5
     clock.at = state.current().entered_at + 8 * DAY
-    traffic(state, 10)  # the teacher's sessions say nothing about the student
+    for number in range(10):  # the teacher's sessions say nothing about the student
+        controller.observe(answered(state.current().id, f"t{number}", "teacher"))
     with pytest.raises(TrainerError, match="0 of 3 student sessions"):
-        controller.advance()
-    traffic(state, 3, "student")
-    assert controller.advance().weight == 20
+        controller.advance(who="kim")
+    traffic(controller, state)
+    assert controller.advance(who="kim", note="quiet week").weight == 20
+    last = log(tmp_path)[-1]
+    assert (last["action"], last["who"], last["why"], last["from"], last["to"]) == (
+        "advance",
+        "kim",
+        "quiet week",
+        5,
+        20,
+    )
+    assert last["figures"]["phase"] == "Successful"
+    assert last["figures"]["gate"]["failures"]["phase"] == "Successful"
     state.close()
 
 
-def test_force_goes_on_and_is_remembered(tmp_path: Path) -> None:
-    state = open_rollout(tmp_path, CONFIG)
-    controller = Controller(state, CONFIG)
-    weights = [controller.advance(force=True, note="trial").weight for _ in range(4)]
-    assert weights == [5, 20, 50, 80]
-    with pytest.raises(TrainerError, match="last stage"):
-        controller.advance(force=True)
-    assert [(stage.action, stage.note) for stage in controller.status().stages[1:]] == [("force", "trial")] * 4
-    state.close()
-
-
-def test_abort_kills_first_and_advance_revives(tmp_path: Path) -> None:
-    state = open_rollout(tmp_path, CONFIG)
-    controller = Controller(state, CONFIG)
-    controller.advance(force=True)
-    controller.abort("wrong answers")
-    assert state.killed
-    assert "wrong answers" in (tmp_path / KILL_SWITCH).read_text("utf-8")
-    found = controller.status()
-    assert (found.weight, found.kill_switch, found.next_weight) == (0, True, 5)
-    assert [stage.weight for stage in found.stages] == [0, 5, 0]
-    controller.advance(force=True)
-    assert not state.killed
+def test_an_inconclusive_stage_waits_for_a_person_and_a_reason(tmp_path: Path) -> None:
+    state, controller, clock = opened(tmp_path, rollback=False)
+    stage_at(state, 5)
+    traffic(controller, state, share=0.05)
+    clock.at += 8 * DAY
+    decision = controller.tick()
+    assert decision is not None
+    assert decision.action == "judge"
     assert state.current().weight == 5
+    with pytest.raises(TrainerError, match=r"failures inconclusive at .* wanted at most 5\.0 %"):
+        controller.advance(who="kim")
+    assert controller.advance(who="kim", force="they were all one broken file").weight == 20
+    forced = log(tmp_path)[-1]
+    assert (forced["action"], forced["why"]) == ("force", "they were all one broken file")
+    assert "failures inconclusive" in forced["figures"]["missing"][0]
     state.close()
 
 
-def test_a_decision_that_was_made_on_an_old_stage_is_refused(tmp_path: Path) -> None:
-    one, other = open_rollout(tmp_path, CONFIG), open_rollout(tmp_path, CONFIG)
-    seen = one.current().id
-    Controller(other, CONFIG).advance(force=True)
-    with pytest.raises(TrainerError, match="changed meanwhile"):
-        one.enter(5, "advance", "", after=seen)
-    assert one.current().weight == 5
+def test_a_good_stage_is_proposed_once_and_confirmed_by_a_person(tmp_path: Path) -> None:
+    state, controller, clock = opened(tmp_path)
+    stage_at(state, 5)
+    assert controller.tick() is None, "too early"
+    traffic(controller, state)
+    clock.at += 8 * DAY
+    decision = controller.tick()
+    assert decision is not None
+    assert (decision.action, decision.who) == ("propose", "controller")
+    assert controller.tick() is None
+    assert state.current().weight == 5
+    assert [line["action"] for line in log(tmp_path)] == ["start", "force", "propose"]
+    assert controller.advance(who="kim").weight == 20
+    state.close()
+
+
+def test_promotion_goes_by_itself_where_the_config_says_so_but_not_without_preconditions(tmp_path: Path) -> None:
+    state, controller, clock = opened(tmp_path, promotion="automatic")
+    traffic(controller, state)
+    shadow(state, 0.9)
+    clock.at += 8 * DAY
+    decision = controller.tick()
+    assert decision is not None
+    assert decision.action == "judge", "neither gate nor blind test"
+    keys = ready(tmp_path, promotion="automatic")
+    controller = Controller(state, config_with(tmp_path, **keys), clock)
+    decision = controller.tick()
+    assert decision is not None
+    assert (decision.action, decision.who, state.current().weight) == ("advance", "controller", 5)
+    state.close()
+
+
+def test_a_stage_that_failed_its_gate_is_left_for_zero(tmp_path: Path) -> None:
+    state, controller, clock = opened(tmp_path)
+    stage_at(state, 20)
+    state.pins.pin("s1", 100, state.current().id)
+    traffic(controller, state, tool_errors=0.3)
+    clock.at += 8 * DAY
+    decision = controller.tick()
+    assert decision is not None
+    assert decision.action == "rollback"
+    assert "tool errors failed at" in decision.why
+    assert state.current().weight == 0
+    assert state.pins.find("s1") == ("s1", "teacher", False)
+    state.close()
+
+
+def test_a_failing_student_loses_everything_at_once_and_its_sessions_for_good(tmp_path: Path) -> None:
+    state, controller, _ = opened(tmp_path)
+    visit = stage_at(state, 50)
+    pins = {name: state.pins.pin(name, 100, visit.id).side for name in ("a", "b")}
+    assert set(pins.values()) == {"student"}
+    for number in range(40):
+        controller.observe(answered(visit.id, f"s{number}"))
+    for number in range(4):
+        assert state.current().weight == 50
+        controller.observe(failed(visit.id, f"f{number}"))
+    controller.observe(failed(visit.id, "f4"))
+    assert (state.current().weight, state.current().action) == (0, "rollback")
+    assert {state.pins.find(name) for name in pins} == {(name, "teacher", False) for name in pins}
+    decided = log(tmp_path)[-1]
+    assert (decided["action"], decided["who"], decided["figures"]["test"]["failed"]) == ("rollback", "controller", 5)
+    assert "5 of 45 requests failed" in decided["why"]
+    controller.observe(failed(visit.id, "late"))  # was on its way
+    assert [line["action"] for line in log(tmp_path)] == ["start", "force", "rollback"], "once"
+    state.close()
+
+
+def test_without_rollback_the_alarm_is_only_shown(tmp_path: Path) -> None:
+    state, controller, _ = opened(tmp_path, rollback=False)
+    visit = stage_at(state, 50)
+    for _ in range(10):
+        controller.observe(failed(visit.id, "a"))
+    assert state.current().weight == 50
+    test = controller.status().stages[-1].figures.test
+    assert test.score >= test.rolls_back_at
+    state.close()
+
+
+def test_two_gateways_on_one_state_share_the_test(tmp_path: Path) -> None:
+    one, first, _ = opened(tmp_path)
+    other, second, _ = opened(tmp_path)
+    visit = stage_at(one, 5)
+    for controller in (first, second, first, second):
+        controller.observe(failed(visit.id, "a"))
+    assert other.current().action == "rollback"
     one.close()
     other.close()
 
 
-def test_status_counts_sessions_requests_and_fallbacks_by_reason(tmp_path: Path) -> None:
-    state = open_rollout(tmp_path, CONFIG)
-    visit = state.current().id
-    for session in ("a", "a", "b"):
-        state.count(visit, session, "student", "student", "")
-    for reason in ("timeout", "unknown_tool", "timeout", "no_tools"):
-        state.count(visit, "b", "student", "teacher", reason)
-    state.count(visit, "c", "teacher", "teacher", "")
-    stage = Controller(state, CONFIG).status().stages[0]
-    assert (stage.student_sessions, stage.teacher_sessions) == (2, 1)
-    assert (stage.student_requests, stage.teacher_requests) == (3, 5)
-    assert stage.fallbacks == {"timeout": 2, "unknown_tool": 1}
-    assert stage.passed_on == {"no_tools": 1}
-    assert stage.fallback_share == pytest.approx(3 / 6)
-    assert stage.fallback_interval == pytest.approx((0.188, 0.812), abs=1e-3)
+def test_abort_takes_every_session_and_the_stages_start_again(tmp_path: Path) -> None:
+    state, controller, _ = opened(tmp_path)
+    stage_at(state, 50)
+    state.pins.pin("a", 100, state.current().id)
+    controller.abort("wrong answers", who="kim")
+    found = controller.status()
+    assert (found.weight, found.next_weight, found.kill_switch) == (0, 5, False)
+    assert state.pins.find("a") == ("a", "teacher", False)
+    assert [(s.weight, s.action, s.note) for s in found.stages][-1] == (0, "abort", "wrong answers")
+    assert (found.decisions[-1]["who"], found.decisions[-1]["why"]) == ("kim", "wrong answers")
+    state.close()
+
+
+def test_the_kill_switch_blocks_the_next_stage(tmp_path: Path) -> None:
+    state, controller, _ = opened(tmp_path)
+    (tmp_path / KILL_SWITCH).touch()
+    assert any("kill switch" in blocker for blocker in controller.status().blockers)
+    state.close()
+
+
+def test_the_last_stage_has_nothing_after_it(tmp_path: Path) -> None:
+    state, controller, _ = opened(tmp_path)
+    stage_at(state, 80)
+    assert controller.status().next_weight is None
+    with pytest.raises(TrainerError, match="last stage"):
+        controller.advance(who="kim", force="more")
+    state.close()
+
+
+def test_a_decision_that_was_made_on_an_old_stage_is_refused_and_not_logged(tmp_path: Path) -> None:
+    state, _, _ = opened(tmp_path)
+    seen = state.current().id
+    stage_at(state, 5)
+    with pytest.raises(TrainerError, match="changed meanwhile"):
+        state.enter(5, Decision("advance", "kim", "", {}), after=seen)
+    assert [line["action"] for line in log(tmp_path)] == ["start", "force"]
+    state.close()
+
+
+def test_the_log_is_completed_after_a_kill_between_decision_and_line(tmp_path: Path) -> None:
+    state, _, _ = opened(tmp_path)
+    for weight in (5, 20, 50):
+        stage_at(state, weight)
+    state.close()
+    whole = (tmp_path / LOG).read_bytes()
+    for cut in random.Random(3).sample(range(len(whole)), 20):
+        (tmp_path / LOG).write_bytes(whole[:cut])
+        open_rollout(tmp_path, RolloutConfig()).close()
+        lines = []
+        for line in (tmp_path / LOG).read_bytes().splitlines():
+            try:
+                lines.append(json.loads(line)["id"])
+            except ValueError:
+                continue
+        assert lines == [1, 2, 3, 4]
+    assert stat.S_IMODE((tmp_path / LOG).stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    ("verdict", "wrong", "keys", "expected"),
+    [
+        ("PASS", 25, {}, []),
+        ("PASS", 31, {"blind_verdict": "interval"}, []),
+        ("PASS", 25, {"blind_verdict": "interval"}, ["SUPPORTED wanted"]),
+        ("PASS", 22, {}, ["was not passed"]),
+        ("PASS", 10, {}, ["REFUTED"]),
+        ("FAIL", 25, {}, ["gate verdict FAIL"]),
+        (None, 25, {}, ["not gated"]),
+        (None, None, {}, ["not gated", "set rollout.blind_test"]),
+        ("PASS", 25, {"student": "llama-claude-ppo-v9"}, ["has no model llama-claude-ppo-v9"]),
+        ("PASS", 25, {"student": "elsewhere.gguf"}, ["not in"]),
+    ],
+)
+def test_gate_and_blind_test_stand_before_the_first_session(
+    tmp_path: Path, verdict: str | None, wrong: int | None, keys: dict[str, str], expected: list[str]
+) -> None:
+    registry_with(tmp_path / "models", verdict)
+    if wrong is not None:
+        keys = keys | {"blind_test": str(blind_test_report(tmp_path / "report.json", wrong))}
+    found = preconditions(config_with(tmp_path, **keys))
+    assert len(found) == len(expected), found
+    for line, part in zip(found, expected, strict=True):
+        assert part in line
+        assert "\n" not in line
+
+
+def test_a_blind_test_of_another_model_or_an_unreadable_one_does_not_count(tmp_path: Path) -> None:
+    registry_with(tmp_path / "models", "PASS")
+    path = blind_test_report(tmp_path / "report.json", 25, student="llama-claude-bc-v1")
+    config = config_with(tmp_path, blind_test=str(path))
+    assert preconditions(config) == [f"{path}: the blind test was of llama-claude-bc-v1, not of llama-claude-ppo-v1"]
+    for text in ("", "[]", "{}", "nonsense"):
+        path.write_text(text)
+        (line,) = preconditions(config)
+        assert "not the report of a blind test" in line
+    path.unlink()
+    (line,) = preconditions(config)
+    assert "does not exist" in line
+
+
+def test_preconditions_are_asked_at_zero_alone_and_an_unreadable_registry_is_one(tmp_path: Path) -> None:
+    state, controller, _ = opened(tmp_path)
+    assert sum("models" in blocker for blocker in controller.status().blockers) == 1
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "registry.json").write_text("{")
+    assert any("not a model registry" in blocker for blocker in controller.status().blockers)
+    stage_at(state, 5)
+    assert not any("registry" in blocker for blocker in controller.status().blockers)
     state.close()
 
 
@@ -117,28 +307,34 @@ def test_weights_must_rise_within_percent(tmp_path: Path, weights: list[float]) 
         open_rollout(tmp_path, RolloutConfig(weights=weights))
 
 
+def test_a_right_share_of_failures_is_below_a_wrong_one(tmp_path: Path) -> None:
+    with pytest.raises(TrainerError, match="must be below"):
+        open_rollout(tmp_path, RolloutConfig(good_failures=0.05, max_failures=0.05))
+
+
 def test_a_foreign_file_is_not_taken_for_a_state(tmp_path: Path) -> None:
     (tmp_path / DATABASE).write_text("not a database, and long enough to be looked at" * 50)
     with pytest.raises(TrainerError, match="not the state of a rollout"):
-        open_rollout(tmp_path, CONFIG)
+        open_rollout(tmp_path, RolloutConfig())
 
 
-def cli(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*CLI, *arguments], capture_output=True, text=True)
+def cli(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    config = folder / "config.toml"
+    config.write_text(f'models = "{folder / "models"}"\n')
+    named = ["--config", str(config), "--state", str(folder / "rollout")]
+    return subprocess.run([*CLI, *arguments, *named], capture_output=True, text=True)
 
 
-def test_commands_report_refuse_and_abort(tmp_path: Path) -> None:
-    folder = str(tmp_path / "rollout")
-    refused = cli("advance", "--state", folder)
+def test_commands_report_refuse_force_and_abort(tmp_path: Path) -> None:
+    refused = cli("advance", folder=tmp_path)
     assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
     assert "0 of 40 sessions" in refused.stderr
-    assert cli("advance", "--state", folder, "--force", "--note", "first users").returncode == 0
-    aborted = json.loads(cli("abort", "--state", folder, "--json").stdout)
-    assert (aborted["weight"], aborted["kill_switch"]) == (0, True)
-    shown = cli("status", "--state", folder)
-    assert shown.returncode == 0
-    assert "kill switch: on" in shown.stdout
-    assert "force" in shown.stdout
+    assert cli("advance", "--force", folder=tmp_path).returncode == 2, "a reason is wanted"
+    assert cli("advance", "--force", "first users", folder=tmp_path).returncode == 0
+    aborted = json.loads(cli("abort", "--note", "enough", "--json", folder=tmp_path).stdout)
+    assert (aborted["weight"], aborted["decisions"][-1]["why"]) == (0, "enough")
+    assert aborted["decisions"][-1]["who"] not in ("", "controller")
+    assert [stage["action"] for stage in aborted["stages"]] == ["start", "force", "abort"]
     assert stat.S_IMODE((tmp_path / "rollout" / DATABASE).stat().st_mode) == 0o600
     assert stat.S_IMODE((tmp_path / "rollout").stat().st_mode) == 0o700
 
