@@ -109,4 +109,5 @@ def _verdict(contrasts: Sequence[Gain]) -> tuple[bool | None, str]:
         return True, f"PPO earns its place: {text}."
     if beaten:
         return False, f"PPO does not earn its place: {' and '.join(beaten)} earned more for certain ({text})."
-    return False, f"PPO does not earn its place here: no certain gain ({text})."
+    why = "no certain gain" if over_sft.low <= 0 else "not with every seed"
+    return False, f"PPO does not earn its place here: {why} ({text})."

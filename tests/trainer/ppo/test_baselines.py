@@ -69,7 +69,9 @@ def test_ppo_earns_its_place_only_where_nothing_that_can_be_served_is_better() -
 
     same = baseline_report(ppo_and(ppo=(0.1, 0.2, 0.3)), samples=4, seeds=[0])
     assert same.earned is False
-    unlucky = baseline_report([*ppo_and(), scores("ppo", 0.1, 0.2, 0.2, seed=1)], samples=4, seeds=[0, 1])
+    assert "no certain gain" in same.sentence
+    unlucky = baseline_report([*ppo_and(), scores("ppo", 0.1, 0.2, 0.3, seed=1)], samples=4, seeds=[0, 1])
+    assert "not with every seed" in unlucky.sentence
     assert unlucky.earned is False
     assert "1 of 2 seeds above it" in unlucky.sentence
     assert baseline_report([scores("sft", 0.1, 0.2)], samples=4, seeds=[0]).earned is None
