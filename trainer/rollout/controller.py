@@ -128,8 +128,8 @@ class Controller:
             if visit.id == answer.visit and visit.weight > 0:
                 tried = walk.answered + walk.failed
                 why = (
-                    f"{walk.failed} of {tried} requests failed: {rollout.max_failures:.0%} fits better than "
-                    f"{rollout.good_failures:.0%}, score {walk.score:.2f}"
+                    f"{walk.failed} of {tried} requests failed: {100 * rollout.max_failures:g} % fits better than "
+                    f"{100 * rollout.good_failures:g} %, score {walk.score:.2f}"
                 )
                 self._roll_back(visit, why, {"test": walk._asdict()})
         return walk

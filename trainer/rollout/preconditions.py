@@ -56,7 +56,7 @@ def _blind_test(config: RolloutConfig, model: str | None) -> list[str]:
         return [f"{path}: the blind test was of {', '.join(report.students) or 'nobody'}, not of {model}"]
     said = f"{report.wrong} of {report.choices} choices wrong, {verdict.interval}"
     if verdict.interval == "REFUTED" or verdict.point != "above":
-        return [f"{path}: the blind test was not passed, I > {verdict.threshold:.0%} wanted ({said})"]
+        return [f"{path}: the blind test was not passed, I > {100 * verdict.threshold:g} % wanted ({said})"]
     if config.blind_verdict == "interval" and verdict.interval != "SUPPORTED":
         more = f"; about {verdict.more_samples:,} more choices would settle it" if verdict.more_samples else ""
         return [f"{path}: the blind test proves nothing yet, SUPPORTED wanted ({said}{more})"]

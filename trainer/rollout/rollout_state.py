@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple
 import orjson
 
 from trainer.errors import TrainerError
-from trainer.rollout.sequential_test import Outcome, Walk, step
+from trainer.rollout.sequential_test import UNHEARD, Outcome, Walk, outcome, step
 from trainer.rollout.session_pinning import SessionPins, Side
 
 KILL_SWITCH = "KILL"
@@ -42,7 +42,7 @@ CREATE TABLE IF NOT EXISTS answer (
     answered_by TEXT NOT NULL, reason TEXT NOT NULL, model TEXT NOT NULL, total_ms REAL, first_byte_ms REAL,
     request_bytes INTEGER NOT NULL, output_tokens INTEGER NOT NULL, retry INTEGER NOT NULL, after TEXT,
     results INTEGER NOT NULL, failed INTEGER NOT NULL, rejected INTEGER NOT NULL, interrupted INTEGER NOT NULL);
-CREATE INDEX IF NOT EXISTS answer_of_visit ON answer (visit);
+CREATE INDEX IF NOT EXISTS answer_of_session ON answer (visit, session);
 CREATE TABLE IF NOT EXISTS walk (
     visit INTEGER PRIMARY KEY, score REAL NOT NULL, answered INTEGER NOT NULL, failed INTEGER NOT NULL,
     accepted INTEGER NOT NULL, outage INTEGER NOT NULL);
@@ -190,8 +190,9 @@ class RolloutState:
             self._insert(answer)
             return Walk()
         with self._transaction():
+            before = self._latest_outcome(answer.visit, answer.session)
             self._insert(answer)
-            walk = step(self.walk(answer.visit), seen, good, bad)
+            walk = step(self.walk(answer.visit), seen, before, good, bad)
             self._connection.execute("INSERT OR REPLACE INTO walk VALUES (?, ?, ?, ?, ?, ?)", (answer.visit, *walk))
         return walk
 
@@ -217,6 +218,15 @@ class RolloutState:
         columns = ", ".join(Answer._fields)
         for row in self._connection.execute(f"SELECT {columns} FROM answer WHERE visit = ? ORDER BY id", (visit,)):
             yield Answer(*row)
+
+    def _latest_outcome(self, visit: int, session: str) -> Outcome | None:
+        marks = ", ".join("?" * len(UNHEARD))
+        row = self._connection.execute(
+            f"SELECT answered_by, reason FROM answer WHERE visit = ? AND session = ? AND reason NOT IN ({marks})"
+            " ORDER BY id DESC LIMIT 1",
+            (visit, session, *UNHEARD),
+        ).fetchone()
+        return outcome(*row) if row else None
 
     def _insert(self, answer: Answer) -> None:
         names, marks = ", ".join(Answer._fields), ", ".join("?" * len(Answer._fields))

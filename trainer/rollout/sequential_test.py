@@ -11,9 +11,12 @@ test starts again from 0, so that a student that becomes bad later is still foun
 time would have to be used up first. The price: a test that never ends finds something some day even in a good student.
 `benchmarks/rollout_rollback.py` measures how soon.
 
-What counts is the request: it failed where the student was asked and the teacher had to answer. An outage of the local
-server is one failure, however many requests it meets: nobody waits for a server that is known to be down, and a restart
-of it says nothing about the student.
+What counts is the request: it failed where the student was asked and the teacher had to answer. The test takes its
+observations for independent, and two kinds of failures are not:
+
+- failures in a row in one session: the first of them counts. A session that outgrew the student's context fails at each
+  further request; four such requests would otherwise end the rollout.
+- an outage of the local server: it counts once, however many sessions it meets. A restart says little of the student.
 
 Source: A. Wald, "Sequential Tests of Statistical Hypotheses", Annals of Mathematical Statistics 16 (1945).
 """
@@ -32,7 +35,8 @@ Outcome = Literal["answered", "failed", "outage"]
 
 NO_FAILURE = frozenset(("kill_switch", "withdrawn", "no_tools"))
 """Reasons for which the teacher answers a student's session without the student having failed."""
-_UNHEARD = NO_FAILURE | {"circuit_open"}
+UNHEARD = NO_FAILURE | {"circuit_open"}
+"""And those that say nothing about it."""
 _OUTAGE = ("unreachable", "reset", "http_429", "http_5")
 
 
@@ -59,19 +63,21 @@ def outcome(answered_by: str, reason: str) -> Outcome | None:
     """What a request of a student's session says about the student; None where it says nothing."""
     if answered_by == "student":
         return "answered"
-    if not reason or reason in _UNHEARD:
+    if not reason or reason in UNHEARD:
         return None
     return "outage" if reason.startswith(_OUTAGE) else "failed"
 
 
-def step(walk: Walk, seen: Outcome, good: float, bad: float) -> Walk:
+def step(walk: Walk, seen: Outcome, before: Outcome | None, good: float, bad: float) -> Walk:
     """The test after one more request; a test that has given alarm stays there.
 
     Args:
+        before: outcome of the latest request of the same session that had one.
         good: p0, in (0, p1).
         bad: p1, in (p0, 1).
     """
-    if walk.alarm or (seen == "outage" and walk.outage):
+    known_outage = seen == "outage" and (walk.outage or before in ("failed", "outage"))
+    if walk.alarm or known_outage or seen == before == "failed":
         return walk
     failed = seen != "answered"
     score = walk.score + (math.log(bad / good) if failed else math.log((1 - bad) / (1 - good)))

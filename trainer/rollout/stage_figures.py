@@ -22,7 +22,7 @@ from trainer.config import RolloutConfig, TeacherPrice
 from trainer.evaluate.indistinguishability_test import design_effect, effective
 from trainer.report.statistics import mean_interval, wilson_interval
 from trainer.rollout.rollout_state import Answer, RolloutState, Visit
-from trainer.rollout.sequential_test import NO_FAILURE, ROLL_BACK, outcome
+from trainer.rollout.sequential_test import NO_FAILURE, ROLL_BACK, Outcome, Walk, outcome, step
 from trainer.rollout.session_pinning import Side
 
 SCORES = "shadow.jsonl"
@@ -141,13 +141,13 @@ def stage_figures(state: RolloutState, visit: Visit, config: RolloutConfig) -> S
 
 def score_path(state: RolloutState, visit: Visit, config: RolloutConfig) -> list[float]:
     """The score of the rollback test after each request of a visit, starting at 0."""
-    from trainer.rollout.sequential_test import Walk, step
-
     walk, scores = Walk(), [0.0]
+    latest: dict[str, Outcome] = {}
     for answer in state.answers(visit.id):
         seen = outcome(answer.answered_by, answer.reason) if answer.pinned == "student" else None
         if seen is not None:
-            walk = step(walk, seen, config.good_failures, config.max_failures)
+            walk = step(walk, seen, latest.get(answer.session), config.good_failures, config.max_failures)
+            latest[answer.session] = seen
             scores.append(walk.score)
     return scores
 

@@ -16,7 +16,7 @@ from trainer.rollout.controller import Controller, RolloutStatus, StageReport, m
 from trainer.rollout.rollout_state import RolloutState
 from trainer.rollout.sequential_test import ACCEPT, ROLL_BACK
 from trainer.rollout.stage_figures import score_path
-from trainer.rollout.status_table import notes, share, side_rows
+from trainer.rollout.status_table import last_busy, notes, share, side_rows
 
 _DECIDED = {"Successful": True, "Failed": False}
 MAX_POINTS = 2000
@@ -29,7 +29,8 @@ def status_page(state: RolloutState, config: Config) -> Page:
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     page = Page("Rollout", f"Stage {current.weight:g} %, as of {now}")
     _verdict(page, found)
-    figures = current.figures
+    busy = last_busy(found)
+    figures = busy.figures
     page.figures(
         {
             "of new sessions": f"{current.weight:g} %",
@@ -39,20 +40,22 @@ def status_page(state: RolloutState, config: Config) -> Page:
             "saved (estimate)": "–" if figures.saved.amount is None else f"{figures.saved.amount:,.2f}",
         }
     )
-    page.text("## This stage\nShares with 95 % intervals; sessions are taken into account.")
+    which = "This stage" if busy is current else f"The last stage with requests, {busy.weight:g} %"
+    page.text(f"## {which}\nShares with 95 % intervals; sessions are taken into account.")
     page.table(["figure", "student", "teacher"], [list(row) for row in side_rows(figures)])
-    if lines := notes(current):
+    if lines := notes(busy):
         page.text("\n".join(f"- {line}" for line in lines))
     page.text("### Gate")
     page.table(["figure and limit", "verdict"], [[metric_line(m), m.phase] for m in current.gate.metrics])
     _rollback_test(page, state, config.rollout, found)
     _stages(page, found.stages, config.rollout)
     page.text("## Decisions\nNewest first; all of them stand in `stages.jsonl`.")
-    rows = [
-        [_at(line["t"]), line["action"], f"{line['to']:g} %", line["who"], line["why"] or "–"]
+    lines = [
+        f"- **{_at(line['t'])} {line['action']}, {line['to']:g} %** by {line['who']}: "
+        + " ".join((line["why"] or "no reason given").split())
         for line in reversed(found.decisions[-50:])
     ]
-    return page.table(["when (UTC)", "what", "stage", "who", "why"], rows)
+    return page.text("\n".join(lines))
 
 
 def _verdict(page: Page, found: RolloutStatus) -> None:
@@ -75,7 +78,8 @@ def _rollback_test(page: Page, state: RolloutState, config: RolloutConfig, found
     """The score of the newest visit in which the student was asked."""
     asked = [stage for stage in found.stages if stage.figures.test.answered + stage.figures.test.failed]
     page.text(
-        f"## Rollback test\nAfter each request: {config.good_failures:.0%} failures against {config.max_failures:.0%}. "
+        f"## Rollback test\nAfter each request: {100 * config.good_failures:g} % failures against "
+        f"{100 * config.max_failures:g} %. "
         "At the upper line everything goes back to the teacher; at the lower one the test starts again."
     )
     if not asked:
@@ -110,7 +114,7 @@ def _stages(page: Page, stages: list[StageReport], config: RolloutConfig) -> Non
     }
     if failures:
         chart = interval_chart(
-            failures, "failed requests in %", line=(f"limit {config.max_failures:.0%}", 100 * config.max_failures)
+            failures, "failed requests in %", line=(f"limit {100 * config.max_failures:g} %", 100 * config.max_failures)
         )
         page.figure("Requests that the student failed and the teacher answered, with 95 % intervals", chart)
     busy = [s for s in stages if s.figures.student.sessions]

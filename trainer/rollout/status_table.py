@@ -71,6 +71,12 @@ def notes(report: StageReport) -> list[str]:
     return lines
 
 
+def last_busy(found: RolloutStatus) -> StageReport:
+    """The newest stage with a request; the current one where there is none at all."""
+    sides = ((stage, stage.figures.student, stage.figures.teacher) for stage in reversed(found.stages))
+    return next((stage for stage, one, other in sides if one.requests + other.requests), found.stages[-1])
+
+
 def next_line(found: RolloutStatus) -> str:
     """What comes next, and what it waits for."""
     if found.next_weight is None:
@@ -87,13 +93,13 @@ def show(found: RolloutStatus) -> None:
 
     console = Console(highlight=False, markup=False)
 
-    def table(*headings: str) -> Table:
+    def table(*headings: str, left: int) -> Table:
         made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
         for number, heading in enumerate(headings):
-            made.add_column(heading, no_wrap=True, justify="left" if number < 2 else "right")
+            made.add_column(heading, no_wrap=True, justify="left" if number < left else "right")
         return made
 
-    history = table("stage", "since", "by", "days", "student's", "answered", "failed", "gate")
+    history = table("stage", "since", "by", "days", "student's", "answered", "failed", "gate", left=3)
     for stage in found.stages:
         history.add_row(
             f"{stage.weight:g} %",
@@ -107,12 +113,13 @@ def show(found: RolloutStatus) -> None:
         )
     console.print(history)
     current = found.stages[-1]
-    console.print(f"\nstage {current.weight:g} %, {current.gate.phase}")
-    figures = table("", "student", "teacher")
-    for row in side_rows(current.figures):
+    busy = last_busy(found)
+    console.print(f"\nstage {busy.weight:g} %{', the last with requests' if busy is not current else ''}")
+    figures = table("", "student", "teacher", left=3)
+    for row in side_rows(busy.figures):
         figures.add_row(*row)
     console.print(figures)
-    lines = notes(current) + [f"gate: {metric_line(metric)}" for metric in current.gate.metrics]
+    lines = notes(busy) + [f"gate: {metric_line(metric)}" for metric in current.gate.metrics]
     if found.kill_switch:
         lines.append("kill switch: on, every request goes to the teacher")
     lines.append(next_line(found))

@@ -28,6 +28,7 @@ from trainer.errors import TrainerError
 from trainer.rollout.controller import DAY, Controller, open_rollout
 from trainer.rollout.preconditions import preconditions
 from trainer.rollout.rollout_state import DATABASE, KILL_SWITCH, LOG, Decision, RolloutState
+from trainer.rollout.stage_figures import score_path
 
 CLI = [sys.executable, "-c", "from trainer.cli import main; main()", "rollout"]
 
@@ -171,11 +172,32 @@ def test_a_failing_student_loses_everything_at_once_and_its_sessions_for_good(tm
 def test_without_rollback_the_alarm_is_only_shown(tmp_path: Path) -> None:
     state, controller, _ = opened(tmp_path, rollback=False)
     visit = stage_at(state, 50)
-    for _ in range(10):
-        controller.observe(failed(visit.id, "a"))
+    for number in range(10):
+        controller.observe(failed(visit.id, f"s{number}"))
     assert state.current().weight == 50
     test = controller.status().stages[-1].figures.test
     assert test.score >= test.rolls_back_at
+    state.close()
+
+
+def test_a_session_that_outgrew_the_students_context_is_one_failure(tmp_path: Path) -> None:
+    state, controller, _ = opened(tmp_path)
+    visit = stage_at(state, 50)
+    for number in range(50):
+        controller.observe(failed(visit.id, "long", "context_overflow"))
+        controller.observe(failed(visit.id, "long", "no_tools"))
+        controller.observe(answered(visit.id, f"s{number}"))
+    test = controller.status().stages[-1].figures.test
+    assert (test.failed, test.answered, state.current().weight) == (1, 50, 50)
+    state.close()
+
+
+def test_the_page_draws_the_score_that_the_state_keeps(tmp_path: Path) -> None:
+    state, controller, _ = opened(tmp_path)
+    stage_at(state, 50)
+    traffic(controller, state, share=0.03)
+    visit = next(visit for visit in state.visits() if visit.weight == 50)
+    assert score_path(state, visit, RolloutConfig())[-1] == pytest.approx(state.walk(visit.id).score)
     state.close()
 
 
@@ -183,8 +205,8 @@ def test_two_gateways_on_one_state_share_the_test(tmp_path: Path) -> None:
     one, first, _ = opened(tmp_path)
     other, second, _ = opened(tmp_path)
     visit = stage_at(one, 5)
-    for controller in (first, second, first, second):
-        controller.observe(failed(visit.id, "a"))
+    for number, controller in enumerate((first, second, first, second)):
+        controller.observe(failed(visit.id, f"s{number}"))
     assert other.current().action == "rollback"
     one.close()
     other.close()

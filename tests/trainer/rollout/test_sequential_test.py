@@ -10,9 +10,10 @@ from trainer.rollout.sequential_test import ACCEPT, ROLL_BACK, Outcome, Walk, ou
 
 
 def after(*seen: Outcome, walk: Walk | None = None) -> Walk:
+    """Each request is of a session of its own."""
     found = walk or Walk()
     for one in seen:
-        found = step(found, one, 0.02, 0.05)
+        found = step(found, one, None, 0.02, 0.05)
     return found
 
 
@@ -36,6 +37,12 @@ def test_an_accepted_student_starts_again_and_is_still_found_when_it_becomes_bad
     assert after(*["failed"] * 7, walk=good).alarm
 
 
+def test_failures_in_a_row_of_one_session_count_once() -> None:
+    once = step(Walk(), "failed", None, 0.02, 0.05)
+    assert step(once, "failed", "failed", 0.02, 0.05) == once
+    assert step(once, "failed", "answered", 0.02, 0.05).failed == 2
+
+
 def test_an_outage_is_one_failure_however_long() -> None:
     down = after(*["outage"] * 50)
     assert (down.failed, down.alarm) == (1, False)
@@ -57,7 +64,7 @@ def test_what_a_request_says_about_the_student() -> None:
 def test_the_score_stays_between_its_bounds_and_every_request_is_counted_once(seen: list[Outcome]) -> None:
     walk = Walk()
     for one in seen:
-        before, walk = walk, step(walk, one, 0.02, 0.05)
+        before, walk = walk, step(walk, one, None, 0.02, 0.05)
         assert ACCEPT < walk.score < ROLL_BACK + 0.917
         assert walk.answered + walk.failed - before.answered - before.failed in (0, 1)
     assert walk.alarm == (walk.score >= ROLL_BACK)
