@@ -100,7 +100,10 @@ class StudentConfig(Section):
     seed: int = Field(default=0, description="Seed of everything that is drawn")
     dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="Type of the weights in training")
     load_in_4bit: bool = Field(default=False, description="NF4 base weights (QLoRA)")
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = Field(default="sdpa", description="Attention kernel")
+    attention: Literal["sdpa", "eager", "flash_attention_2", "auto"] = Field(
+        default="sdpa",
+        description="Attention kernel; 'auto' is FlashAttention 2 where a GPU and its package are, else SDPA",
+    )
 
 
 class SftConfig(Section):
@@ -130,6 +133,17 @@ class SftConfig(Section):
     optimizer: str = Field(default="adamw_torch", description="Optimizer name of transformers")
     bf16: bool = Field(default=True, description="bfloat16 autocast")
     gradient_checkpointing: bool = Field(default=False, description="Trade time for memory")
+    packing: bool = Field(
+        default=False,
+        description="Fill rows of dataset.max_tokens with whole samples, without padding; none sees another. "
+        "batch_size then counts rows",
+    )
+    liger_kernels: bool = Field(
+        default=False, description="Liger's fused layers on a GPU, where the package liger-kernel is installed"
+    )
+    sample_steps: int = Field(
+        default=0, ge=0, description="Steps between looks at what the student writes; 0: ten times in a run"
+    )
     save_steps: int = Field(default=200, ge=1, description="Steps between checkpoints")
     logging_steps: int = Field(default=10, ge=1, description="Steps between metric lines")
 

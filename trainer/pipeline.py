@@ -159,7 +159,12 @@ class Road:
                 from trainer.sft.sft_trainer import train_sft
 
                 train_sft(
-                    samples, base, self.config, run, lambda n, total, loss: stage.progress(n, total, f"loss {loss:.3f}")
+                    samples,
+                    base,
+                    self.config,
+                    run,
+                    lambda n, total, loss: stage.progress(n, total, f"loss {loss:.3f}"),
+                    looked_at=self.split("validation") or samples,
                 )
                 sft_page(run.metrics(), run.result or {}, len(samples), self.config.student.base_model).write(
                     run.path / "report.html"
@@ -202,9 +207,11 @@ class Road:
                 from trainer.ppo.ppo_trainer import train_ppo
                 from trainer.ppo.report_pages import ppo_page
                 from trainer.reward.behavioral_reward_model import BehavioralRewardModel
+                from trainer.student.base_checksum import claim_base
                 from trainer.student.base_model import load_adapted, load_tokenizer
 
                 base = self.base()
+                claim_base(run.path, base)
                 train_ppo(
                     load_adapted(base, self.config.student, start, trainable=True),
                     load_tokenizer(base),

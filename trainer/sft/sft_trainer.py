@@ -8,33 +8,38 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 from peft import LoraConfig
-from torch.nn import functional
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PrinterCallback
 from trl import SFTConfig as TrlConfig
-from trl import SFTTrainer
 
 from trainer.config import Config
 from trainer.errors import TrainerError
 from trainer.records import BCSample
-from trainer.run_folder import RunFolder
+from trainer.run_folder import RunFolder, write_atomic
+from trainer.sft.batches import Row, collate_packed, collate_padded, packed_rows
 from trainer.sft.renaming import with_renamed_copies
+from trainer.sft.run_log import Progress, RunLog
+from trainer.sft.student_samples import FILE as SAMPLES
+from trainer.sft.student_samples import StudentSamples
+from trainer.sft.weighted_trainer import NotANumberError, WeightedSftTrainer
+from trainer.student.base_checksum import claim_base
 from trainer.student.base_model import load_model, load_tokenizer
 from trainer.student.chat_format import encode
 from trainer.student.format_checks import check_mask
 
-IGNORED = -100
-ROUND_LENGTH = 32
-"""Batches are padded to a multiple of this: few distinct shapes run faster (1.5x on CPU) and cost little."""
+BAD_BATCH = "bad_batch.json"
+LOOK_TOKENS = 256
+"""Longest turn that is written when the student is looked at."""
 
 
 @dataclass(frozen=True)
@@ -49,99 +54,10 @@ class SftResult:
     seconds: float
 
 
-class WeightedSftTrainer(SFTTrainer):  # type: ignore[misc]
-    """SFTTrainer with a loss weight per token.
-
-    On a GPU, TRL's fused head keeps the logits of masked tokens out of memory. On CPU it would score those too,
-    which costs a quarter of the step, so plain logits are used there.
-    """
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.written_loss: list[float] = []
-
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        """Σ weight · nll / number of tokens under loss; the mean nll of written tokens goes to `written_loss`."""
-        labels, weights = inputs["labels"], inputs["loss_weights"][:, 1:]
-        mask = labels[:, 1:] != IGNORED
-        if labels.is_cuda:
-            outputs = model(input_ids=inputs["input_ids"], labels=labels, fused_lm_head=True)
-            losses = -outputs.log_probs
-        else:
-            outputs = model(input_ids=inputs["input_ids"], use_cache=False)
-            losses = torch.zeros_like(weights)
-            losses[mask] = functional.cross_entropy(
-                outputs.logits[:, :-1][mask].float(), labels[:, 1:][mask], reduction="none"
-            )
-        written = inputs["written"][:, 1:] & mask
-        items = mask.sum() if num_items_in_batch is None else num_items_in_batch
-        loss = (losses * weights).sum() / items
-        if written.any():
-            self.written_loss.append(losses.detach()[written].mean().item())
-        return (loss, outputs) if return_outputs else loss
-
-
-def _collate(pad: int) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
-    """Right padding; causal attention never looks at it, so no attention mask is needed."""
-
-    def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        longest = max(len(row["input_ids"]) for row in rows)
-        length = -(-longest // ROUND_LENGTH) * ROUND_LENGTH
-        ids = torch.full((len(rows), length), pad)
-        weights = torch.zeros(len(rows), length)
-        written = torch.zeros(len(rows), length, dtype=torch.bool)
-        for index, row in enumerate(rows):
-            count = len(row["input_ids"])
-            ids[index, :count] = torch.tensor(row["input_ids"])
-            weights[index, :count] = torch.tensor(row["loss_weights"])
-            written[index, :count] = torch.tensor(row["written"])
-        labels = torch.where(weights > 0, ids, IGNORED)
-        return {"input_ids": ids, "labels": labels, "loss_weights": weights, "written": written}
-
-    return collate
-
-
-class _RunLog(TrainerCallback):  # type: ignore[misc]
-    """Writes metrics.jsonl, reports progress, and turns SIGTERM into a checkpoint and a clean end."""
-
-    def __init__(self, run: RunFolder, progress: Callable[[int, int, float], None] | None) -> None:
-        self.run = run
-        self.progress = progress
-        self.trainer: WeightedSftTrainer | None = None
-        self.terminated = False
-        self._since = 0
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.run.forget_after("step", state.global_step)
-        self._previous = signal.signal(signal.SIGTERM, self._terminate)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        signal.signal(signal.SIGTERM, self._previous)
-
-    def _terminate(self, *_: Any) -> None:
-        self.terminated = True
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        assert self.trainer is not None
-        if self.terminated:
-            control.should_save = control.should_training_stop = True
-        if state.global_step % args.logging_steps and state.global_step != 1:
-            return
-        recent = self.trainer.written_loss[self._since :]
-        self._since = len(self.trainer.written_loss)
-        loss = sum(recent) / max(1, len(recent))
-        rate = self.trainer.optimizer.param_groups[0]["lr"]
-        self.run.log(step=state.global_step, loss=loss, learning_rate=rate, epoch=state.epoch)
-        if self.progress is not None:
-            self.progress(state.global_step, state.max_steps, loss)
-
-
 def encode_samples(
     samples: Sequence[BCSample], tokenizer: Any, max_tokens: int, context_weight: float = 0.0
-) -> list[dict[str, Any]]:
-    """Tokenises each sample: `input_ids`, `loss_weights` and `written` (same length), `length`.
+) -> list[Row]:
+    """Tokenises each sample: one row of `trainer.sft.batches` each, numbered in order.
 
     Args:
         context_weight: loss weight of tokens that the student is given; turns of weight 0 keep 0.
@@ -149,8 +65,8 @@ def encode_samples(
     Raises:
         TrainerError: a sample is too long, or its mask is empty or suspicious (`check_mask`).
     """
-    rows = []
-    for sample in samples:
+    rows: list[Row] = []
+    for number, sample in enumerate(samples):
         encoded = encode(tokenizer, sample.messages, sample.tools, sample.weights)
         if len(encoded.ids) > max_tokens:
             raise TrainerError(
@@ -166,6 +82,8 @@ def encode_samples(
                 "input_ids": encoded.ids,
                 "loss_weights": weights,
                 "written": encoded.written,
+                "numbers": [number],
+                "starts": [0],
                 "length": len(encoded.ids),
             }
         )
@@ -189,12 +107,38 @@ def whole_checkpoint(folder: Path) -> str | None:
     return None
 
 
+def _explained(error: NotANumberError, run: Path, samples: Sequence[BCSample], tokenizer: Any) -> TrainerError:
+    """Keeps the batch for study and says where the last good state is."""
+    held = [samples[number] for batch in error.batches for number in batch["numbers"].tolist()]
+    texts = [tokenizer.decode(row) for batch in error.batches for row in batch["input_ids"]]
+    study = {
+        "step": error.step,
+        "samples": [{"trace_id": s.trace_id, "window": s.window, "prompt": s.prompt} for s in held],
+        "token_ids": [row for batch in error.batches for row in batch["input_ids"].tolist()],
+        "texts": texts,
+    }
+    write_atomic(run / BAD_BATCH, json.dumps(study, ensure_ascii=False, indent=1) + "\n")
+    good = whole_checkpoint(run / "checkpoints")
+    state = f"the last good state is {good}" if good else "no checkpoint had been written"
+    return TrainerError(
+        f"the gradient of step {error.step} is not a number; {state}; its {len(held)} samples are in "
+        f"{run / BAD_BATCH}. Lower sft.learning_rate, or leave those samples out, and run again"
+    )
+
+
+def _to_stderr(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
 def train_sft(
     samples: Sequence[BCSample],
     base: str,
     config: Config,
     run: RunFolder,
-    progress: Callable[[int, int, float], None] | None = None,
+    progress: Progress | None = None,
+    *,
+    looked_at: Sequence[BCSample] = (),
+    say: Callable[[str], None] = _to_stderr,
 ) -> SftResult:
     """Trains an adapter on the samples; continues from the run folder's last checkpoint where there is one.
 
@@ -202,18 +146,26 @@ def train_sft(
         samples: training split; anything else is refused.
         base: folder or hub id, as `resolve_base` gives it.
         progress: called with (step, steps, loss).
+        looked_at: prompts that the student answers every `sft.sample_steps`, for samples.jsonl.
+        say: told once when batches had to become smaller.
 
     Raises:
-        TrainerError: no samples, samples of another split, or a mask that trains nothing.
+        TrainerError: no samples, samples of another split, a mask that trains nothing, another base than the run began
+            with, a gradient that is not a number, or no room for a single sample.
     """
     if not samples:
         raise TrainerError("no training samples; run `claude-trainer dataset build` and read what it left out")
     if foreign := [s.trace_id for s in samples if s.split != "train"]:
         raise TrainerError(f"{len(foreign)} samples are not of the training split, the first is {foreign[0]}")
     sft, began = config.sft, time.monotonic()
+    claim_base(run.path, base)
     tokenizer = load_tokenizer(base)
     shown = with_renamed_copies(samples, sft.renamed_copies, config.student.seed)
     rows = encode_samples(shown, tokenizer, config.dataset.max_tokens, sft.context_weight)
+    lengths = [row["length"] for row in rows]
+    in_order = config.dataset.order == "curriculum"
+    if sft.packing:
+        rows = packed_rows(rows, config.dataset.max_tokens, in_order)
     adapter = LoraConfig(
         r=sft.lora_r,
         lora_alpha=sft.lora_alpha,
@@ -240,7 +192,7 @@ def train_sft(
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
-        train_sampling_strategy="sequential" if config.dataset.order == "curriculum" else "group_by_length",
+        train_sampling_strategy="sequential" if in_order else "group_by_length",
         length_column_name="length",
         logging_steps=sft.logging_steps,
         save_steps=sft.save_steps,
@@ -249,24 +201,32 @@ def train_sft(
         data_seed=config.student.seed,
         use_cpu=not torch.cuda.is_available(),
         dataloader_pin_memory=torch.cuda.is_available(),
+        use_liger_kernel=sft.liger_kernels and torch.cuda.is_available() and find_spec("liger_kernel") is not None,
+        logging_nan_inf_filter=False,  # the gradient is looked at instead
         disable_tqdm=True,
         report_to="none",
         log_level="error",
     )
-    log = _RunLog(run, progress)
+    looks = StudentSamples(looked_at, tokenizer, min(LOOK_TOKENS, config.ppo.max_new_tokens), run.path / SAMPLES)
+    log = RunLog(run, lengths, progress, looks if looked_at else None, sft.sample_steps)
     trainer = WeightedSftTrainer(
         model=load_model(base, config.student),
         args=arguments,
         train_dataset=Dataset.from_list(rows),
-        data_collator=_collate(tokenizer.pad_token_id),
+        data_collator=collate_packed if sft.packing else collate_padded(tokenizer.pad_token_id),
         processing_class=tokenizer,
         peft_config=adapter,
         callbacks=[log],
+        run=run.path,
+        say=say,
     )
     trainer.remove_callback(PrinterCallback)
     log.trainer = trainer
     checkpoints = run.path / "checkpoints"
-    trainer.train(resume_from_checkpoint=whole_checkpoint(checkpoints))
+    try:
+        trainer.train(resume_from_checkpoint=whole_checkpoint(checkpoints))
+    except NotANumberError as error:
+        raise _explained(error, run.path, shown, tokenizer) from None
     if log.terminated:
         raise TrainerError(f"stopped by SIGTERM at step {trainer.state.global_step}; run the same command to go on")
     folder = run.path / "adapter"
@@ -277,7 +237,7 @@ def train_sft(
         loss_first=losses[0],
         loss_last=sum(losses[-5:]) / len(losses[-5:]),
         steps=trainer.state.global_step,
-        tokens=int(sum(row["length"] for row in rows) * trainer.state.epoch),
+        tokens=int(sum(lengths) * trainer.state.epoch),
         seconds=time.monotonic() - began,
     )
     run.finish(

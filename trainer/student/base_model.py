@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def load_model(base: str, student: StudentConfig) -> Any:
         TrainerError: the hub cannot be reached, or the files are not a causal language model.
     """
     dtype = getattr(torch, student.dtype)
-    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": student.attention}
+    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention_kernel(student)}
     if student.load_in_4bit:
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
@@ -95,6 +96,13 @@ def load_model(base: str, student: StudentConfig) -> Any:
         raise TrainerError(_unreachable(base, error)) from None
     model.generation_config.pad_token_id = model.config.pad_token_id
     return model
+
+
+def attention_kernel(student: StudentConfig) -> str:
+    """The kernel that `student.attention` means here: 'auto' is FlashAttention 2 where it can run."""
+    if student.attention != "auto":
+        return student.attention
+    return "flash_attention_2" if torch.cuda.is_available() and find_spec("flash_attn") is not None else "sdpa"
 
 
 def _unreachable(base: str, error: OSError) -> str:
