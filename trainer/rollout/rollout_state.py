@@ -14,7 +14,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -112,7 +112,10 @@ class RolloutState:
         self.folder = folder
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = folder / DATABASE
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        # A file that is there is not opened: closing it would take the locks away that another connection of this
+        # process holds on it (POSIX), and the next process to leave would delete the log that it writes to.
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         self._connection = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
         try:
             self._connection.execute("PRAGMA journal_mode = WAL")
