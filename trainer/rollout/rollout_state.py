@@ -126,6 +126,9 @@ class RolloutState:
                 if self._connection.execute("SELECT count(*) FROM visit").fetchone()[0] == 0:
                     self._enter(first_weight, Decision("start", "controller", "", {}))
             self._write_log()
+        except TrainerError:
+            self._connection.close()
+            raise
         except sqlite3.DatabaseError as error:
             self._connection.close()
             raise TrainerError(f"{path}: not the state of a rollout ({error}); restore it or move it away") from None
@@ -254,23 +257,43 @@ class RolloutState:
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
+            self._connection.execute("COMMIT")
+        finally:
+            if self._connection.in_transaction:  # a full disk may have ended it already
+                self._connection.execute("ROLLBACK")
 
     @contextmanager
     def _decided(self) -> Iterator[None]:
-        """A transaction that is on the disk when it is done."""
+        """A transaction that is on the disk when it is done.
+
+        Raises:
+            TrainerError: it cannot be written.
+        """
         self._connection.execute("PRAGMA synchronous = FULL")
         try:
             with self._transaction():
                 yield
+        except sqlite3.OperationalError as error:
+            raise TrainerError(
+                f"{self.folder / DATABASE}: {error}; nothing was decided: see whether the disk is full, and try again"
+            ) from None
         finally:
             self._connection.execute("PRAGMA synchronous = NORMAL")
 
     def _write_log(self) -> None:
-        """Appends the decisions that the log does not hold yet, and syncs them; a torn last line is ended first."""
+        """Appends the decisions that the log does not hold yet, and syncs them; a torn last line is ended first.
+
+        Raises:
+            TrainerError: they cannot be written.
+        """
+        try:
+            self._append()
+        except OSError as error:
+            raise TrainerError(
+                f"{self.folder / LOG}: {error.strerror}; the decision stands, the next command logs it"
+            ) from None
+
+    def _append(self) -> None:
         handle = os.open(self.folder / LOG, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         with open(handle, "r+b", buffering=0) as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -321,6 +322,47 @@ def test_preconditions_are_asked_at_zero_alone_and_an_unreadable_registry_is_one
     stage_at(state, 5)
     assert not any("registry" in blocker for blocker in controller.status().blockers)
     state.close()
+
+
+def test_a_full_disk_decides_nothing_and_counting_goes_on_after_it(tmp_path: Path) -> None:
+    state, controller, _ = opened(tmp_path)
+    visit = stage_at(state, 50)
+    pages = state._connection.execute("PRAGMA page_count").fetchone()[0]
+    state._connection.execute(f"PRAGMA max_page_count = {pages}")
+    written = 0
+
+    def until_full() -> None:
+        nonlocal written
+        while written < 10_000:
+            controller.observe(answered(visit.id, f"s{written}"))
+            written += 1
+
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        until_full()
+    with pytest.raises(TrainerError, match="full; nothing was decided"):
+        controller.abort("x" * 20_000, who="kim")
+    assert state.current().weight == 50
+    state._connection.execute("PRAGMA max_page_count = 1000000")
+    assert state.walk(visit.id).answered == written
+    controller.observe(answered(visit.id, "b"))
+    assert state.walk(visit.id).answered == written + 1
+    assert controller.abort(who="kim").weight == 0
+    assert [line["action"] for line in log(tmp_path)] == ["start", "force", "abort"]
+    state.close()
+
+
+def test_a_log_that_cannot_be_written_does_not_undo_a_decision(tmp_path: Path) -> None:
+    state, controller, _ = opened(tmp_path)
+    stage_at(state, 50)
+    (tmp_path / LOG).unlink()
+    (tmp_path / LOG).mkdir()
+    with pytest.raises(TrainerError, match="the decision stands"):
+        controller.abort(who="kim")
+    assert state.current().weight == 0
+    state.close()
+    (tmp_path / LOG).rmdir()
+    open_rollout(tmp_path, RolloutConfig()).close()
+    assert [line["action"] for line in log(tmp_path)] == ["start", "force", "abort"]
 
 
 @pytest.mark.parametrize("weights", [[], [5, 5], [20, 5], [0, 101], [-1, 5]])
