@@ -8,8 +8,13 @@ import click
 @click.command()
 @click.option("--config", "config_path", type=click.Path(), default="configs/tiny.toml", show_default=True)
 @click.option("--folder", type=click.Path(), default="runs/demo", show_default=True, help="Where everything goes.")
+@click.option(
+    "--live",
+    is_flag=True,
+    help="Instead: put the student of an earlier run into the real Claude Code (from npm), through the gateway.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-def demo(config_path: str, folder: str, as_json: bool) -> None:
+def demo(config_path: str, folder: str, live: bool, as_json: bool) -> None:
     """Record a generated world, train on it, export, and ask the model a question it has never seen."""
     import json
     from pathlib import Path
@@ -19,6 +24,12 @@ def demo(config_path: str, folder: str, as_json: bool) -> None:
     from trainer.terminal import Stages
 
     stages = Stages()
+    if live:
+        from trainer.demo.live_loop import run_live
+
+        summary = run_live(Path(folder), stages)
+        click.echo(json.dumps(summary) if as_json else f"summary: {Path(folder) / 'live' / 'summary.json'}")
+        return
     summary = run_demo(load_config(config_path), Path(folder), stages)
     if as_json:
         click.echo(json.dumps(summary))
