@@ -34,6 +34,8 @@ class Checkpoint:
     best_value_head: dict[str, Tensor]
     best_update: int
     best_score: float | None
+    best_totals: dict[str, float]
+    """Reward of each validation prompt under the best student, by trace id."""
     start_score: float | None
     watch: dict[str, Any]
     """`runaway.Watch` as plain values."""

@@ -53,6 +53,7 @@ from trainer.ppo.value_head import (
     require_adapter,
     save_adapter,
 )
+from trainer.report.statistics import mean_interval
 from trainer.run_folder import RunFolder, write_atomic
 from trainer.student.episodes import Case
 
@@ -203,7 +204,7 @@ class _Loop:
             left_out: prompts that do not fit the window, with their lengths in tokens.
         """
         start = adapter_state(self.model)
-        validation = self._validate()
+        validation, totals = self._validate()
         score = validation.get("validation", {}).get("reward")
         learned = self.learner.state()
         state = Checkpoint(
@@ -214,6 +215,7 @@ class _Loop:
             best_value_head=learned["value_head"],
             best_update=0,
             best_score=score,
+            best_totals=totals,
             start_score=score,
             watch=asdict(Watch()),
             origin=self._origin(),
@@ -268,6 +270,7 @@ class _Loop:
         }
         tokens = sum(len(rollout.episode.ids) for rollout in rollouts)
         metrics["tokens_per_second"] = tokens / metrics["seconds"]["update"]
+        totals: dict[str, float] = {}
         watch, reason = watch_update(Watch(**state.watch), metrics, ppo, done)
         if not self.validation_cases and not (watch.streaks or reason):
             # its episodes show that the student was sound when this update began
@@ -278,15 +281,20 @@ class _Loop:
             self.learner.slow_down(state.best_value_head)
             metrics["runaway"] = {"reason": reason, "returned_to": state.best_update}
         elif done % ppo.eval_every == 0 or done == ppo.updates:
-            metrics |= self._validate()
+            validation, totals = self._validate()
+            metrics |= validation
         learned, adapter = self.learner.state(), adapter_state(self.model)
         state = replace(
             state, update=done, adapter=adapter, learner=learned, watch=asdict(watch), random=random_state()
         )
-        if is_better(metrics.get("validation"), state.best_score):
-            score = metrics["validation"]["reward"]
+        if is_better(totals, state.best_totals):
             state = replace(
-                state, best_adapter=adapter, best_value_head=learned["value_head"], best_update=done, best_score=score
+                state,
+                best_adapter=adapter,
+                best_value_head=learned["value_head"],
+                best_update=done,
+                best_score=metrics["validation"]["reward"],
+                best_totals=totals,
             )
         self._log(done, metrics)
         return state, metrics
@@ -320,19 +328,20 @@ class _Loop:
         rollouts = gather_object([replace(rollout, case=_portable(rollout.case)) for rollout in own.rollouts])
         return replace(own, rollouts=rollouts, dropped=gather_object(own.dropped))
 
-    def _validate(self) -> Metrics:
-        """Greedy episodes on the validation prompts."""
+    def _validate(self) -> tuple[Metrics, dict[str, float]]:
+        """Greedy episodes on the validation prompts: what to log of them, and the total of each prompt."""
         began = time.perf_counter()
         cases = self.validation_cases[: self.config.ppo.eval_prompts]
         collected = self._collect(cases, temperature=0.0, seed=0, turn_rewards=False)
         if not collected.rollouts:
-            return {}
+            return {}, {}
         summary = summarise(collected.rollouts).model_dump(mode="json")
         checks = outcome_metrics(collected.rollouts)
-        return {
+        metrics = {
             "validation": summary | checks | dropped_metrics(collected.dropped),
             "validation_seconds": time.perf_counter() - began,
         }
+        return metrics, {rollout.case.trace_id: rollout.breakdown.total for rollout in collected.rollouts}
 
     def _keep_for_study(self, update: int, rollouts: Sequence[Rollout]) -> None:
         """Keeps the episodes of an update in which a loss was not a number."""
@@ -392,12 +401,19 @@ def dropped_metrics(dropped: Sequence[str]) -> Metrics:
     return {"dropped": dict(Counter(reason.split(":")[0] for reason in dropped)), "dropped_first": dropped[0]}
 
 
-def is_better(validation: Metrics | None, best: float | None) -> bool:
-    """Whether a student replaces the best one: only where the lower bound of its score is above that one's score.
+def is_better(totals: dict[str, float], best: dict[str, float]) -> bool:
+    """Whether a student replaces the best one: where it gains on the same prompts beyond what chance explains.
 
-    Taking the highest of several noisy scores would soon prefer a student that is merely lucky on few prompts.
+    Taking the highest of several noisy scores would soon prefer a student that is merely lucky on few prompts; asking
+    for a score above the other's whole interval would turn away most that did learn, as prompts differ more than
+    students. The paired differences do neither: the lower bound of their 80 % t interval must be above 0.
+
+    Args:
+        totals: reward of each validation prompt by its trace id; empty where there was no validation.
+        best: the same of the best student so far.
     """
-    return validation is not None and (best is None or validation["ci_low"] > best)
+    gains = [total - best[prompt] for prompt, total in totals.items() if prompt in best]
+    return len(gains) > 1 and mean_interval(gains, method="t", confidence=0.8).low > 0
 
 
 def _episode_seed(seed: int, number: int) -> int:

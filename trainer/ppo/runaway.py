@@ -91,7 +91,8 @@ def _exceeded(metrics: Mapping[str, Any], start: Mapping[str, float], config: Pp
         found["nothing"] = "nothing could be learned"
     check("kl", metrics.get("kl"), config.runaway_kl, "KL {:.1f} nats per episode")
     if start.get("written_tokens") and (length := metrics.get("written_tokens")) is not None:
-        check("length", length / start["written_tokens"], config.runaway_length, "episodes {:.1f} times as long as at first")
+        grown_by = length / start["written_tokens"]
+        check("length", grown_by, config.runaway_length, "episodes {:.1f} times as long as at first")
     check("malformed", grown("malformed"), config.runaway_malformed, "{:+.0%} malformed episodes")
     reward, outcome = grown("reward"), grown("outcome_check")
     if reward is not None and outcome is not None:

@@ -371,7 +371,11 @@ def test_run_folder_of_another_student_is_refused_and_a_damaged_checkpoint_named
 
 
 def test_a_lucky_score_does_not_replace_the_best_student() -> None:
-    assert is_better({"reward": 0.4, "ci_low": 0.1}, None)
-    assert is_better({"reward": 0.9, "ci_low": 0.81}, 0.8)
-    assert not is_better({"reward": 0.9, "ci_low": 0.79}, 0.8)
-    assert not is_better(None, 0.8)
+    best = {f"prompt {i}": i / 20 for i in range(20)}  # prompts differ much more than students
+    assert is_better({prompt: total + 0.05 + 0.01 * (i % 3) for i, (prompt, total) in enumerate(best.items())}, best)
+    lucky = {prompt: total + (0.6 if i == 7 else -0.01) for i, (prompt, total) in enumerate(best.items())}
+    assert sum(lucky.values()) > sum(best.values())
+    assert not is_better(lucky, best)
+    assert not is_better(best, best)
+    assert not is_better({}, best)
+    assert not is_better({"one": 1.0}, {"one": 0.0}), "one prompt says nothing about the spread"
