@@ -31,6 +31,7 @@ BYTES_PER_TOKEN = 4.0
 LEAST_ICC = 0.1
 """Smallest correlation within a session that is assumed."""
 _NOT_THE_STUDENT = frozenset(("unreadable_teacher", "shadow_failed", "no_tools"))
+_BY_SCHEMA = frozenset(("unknown_tool", "invalid_arguments", "malformed_call"))
 SIDES: tuple[Side, Side] = ("student", "teacher")
 
 
@@ -104,6 +105,7 @@ class StageFigures(Record):
     student: SideFigures = Field(description="The student")
     teacher: SideFigures = Field(description="The teacher")
     failures: Rate | None = Field(description="Requests where the student failed and the teacher answered")
+    schema_failures: int = Field(description="Of them, calls that do not fit the tools that the client offered")
     fallbacks: dict[str, int] = Field(description="Why → n")
     passed_on: dict[str, int] = Field(description="Requests that were not meant for the student: reason → n")
     saved: Savings = Field(description="Money")
@@ -128,6 +130,7 @@ def stage_figures(state: RolloutState, visit: Visit, config: RolloutConfig) -> S
         student=sides["student"],
         teacher=sides["teacher"],
         failures=_rate(tried.values()),
+        schema_failures=sum(n for reason, n in reasons.items() if reason in _BY_SCHEMA),
         fallbacks={reason: n for reason, n in sorted(reasons.items()) if reason not in NO_FAILURE},
         passed_on={reason: n for reason, n in sorted(reasons.items()) if reason in NO_FAILURE},
         saved=_saved(answers, config.prices),

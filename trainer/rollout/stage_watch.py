@@ -79,7 +79,8 @@ class StageWatch:
         if not self._page:
             await send_error(send, 500, "api_error", "gateway: no page; see `claude-trainer rollout status`")
             return
-        await send({"type": "http.response.start", "status": 200, "headers": _HEAD})
+        head = [*_HEAD, (b"content-length", str(len(self._page)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": head})
         await send({"type": "http.response.body", "body": self._page})
 
     async def _draw(self) -> bytes:

@@ -31,6 +31,7 @@ def side_rows(figures: StageFigures) -> list[tuple[str, str, str]]:
         row("sessions", f"{sides[0].sessions:,}{of(figures.session_share)}", f"{sides[1].sessions:,}"),
         row("requests answered", f"{sides[0].requests:,}{of(figures.request_share)}", f"{sides[1].requests:,}"),
         row("failed, rescued", share(figures.failures), "–"),
+        row("  calls off schema", f"{figures.schema_failures:,}", "–"),
         row("tool errors", *(share(side.tool_errors) for side in sides)),
         row("pushback", *(share(side.pushback) for side in sides)),
         row("  rejected calls", *(f"{side.rejected:,}" for side in sides)),

@@ -145,6 +145,7 @@ def test_figures_of_both_sides_and_what_was_saved(tmp_path: Path) -> None:
         answered(visit.id, "a", model="claude-opus-5", total_ms=3000, after="student", results=2, failed=1, **size),
         answered(visit.id, "a", model="strange", after="student", results=1, failed=1, rejected=1, **size),
         failed(visit.id, "a", "timeout", total_ms=9000, after="student", results=0),
+        failed(visit.id, "a", "invalid_arguments", total_ms=2000, after="student", results=0),
         failed(visit.id, "a", "no_tools", total_ms=1),
         answered(visit.id, "b", "teacher", after="teacher", results=4, failed=1, retry=True),
         answered(visit.id, "b", "teacher", after="teacher", results=4, failed=1),
@@ -155,16 +156,16 @@ def test_figures_of_both_sides_and_what_was_saved(tmp_path: Path) -> None:
         state.record(row, None, 0.02, 0.05)
     found = stage_figures(state, visit, config)
     student, teacher = found.student, found.teacher
-    assert (found.session_share, found.request_share) == (pytest.approx(1 / 3), pytest.approx(3 / 9))
-    assert (student.sessions, student.requests, teacher.sessions, teacher.requests) == (1, 3, 2, 6)
+    assert (found.session_share, found.request_share) == (pytest.approx(1 / 3), pytest.approx(3 / 10))
+    assert (student.sessions, student.requests, teacher.sessions, teacher.requests) == (1, 3, 2, 7)
     assert student.tool_errors is not None
     assert teacher.tool_errors is not None
     assert (student.tool_errors.count, student.tool_errors.n) == (1, 2)
     assert (teacher.tool_errors.count, teacher.tool_errors.n) == (1, 4), "a repeated request is not counted twice"
     assert (student.rejected, student.interrupted, teacher.interrupted, teacher.retries) == (1, 0, 1, 1)
-    assert found.fallbacks == {"timeout": 1}
+    assert (found.fallbacks, found.schema_failures) == ({"invalid_arguments": 1, "timeout": 1}, 1)
     assert found.passed_on == {"no_tools": 1}
-    assert (student.answer_p50_ms, student.answer_p95_ms) == (1000, 9000), "rescued requests took their time, too"
+    assert (student.answer_p50_ms, student.answer_p95_ms) == (2000, 9000), "rescued requests took their time, too"
     assert student.output_tokens == 3_000
     assert found.saved.amount == pytest.approx(2 * (0.1 * 10 + 0.001 * 50))
     assert found.saved.unpriced == {"strange": 1}
