@@ -15,11 +15,21 @@ def train(config_path: str | None, data: str | None, as_json: bool) -> None:
 
     from claude_capture.data_root import resolve_data_root
     from trainer.config import load_config
+    from trainer.errors import TrainerError
     from trainer.pipeline import Road, write_summary
     from trainer.terminal import Stages
 
     config = load_config(config_path)
     road = Road(config, resolve_data_root(data or config.data), Stages())
+    if config.student.base_model != "tiny":
+        from trainer.preflight import preflight
+        from trainer.preflight_command import preflight_table
+
+        result = preflight(config, road.data)
+        road.stages.console.print(preflight_table(result))
+        if result.missing:
+            first = result.missing[0]
+            raise TrainerError(f"{first.name}: {first.found}; {first.next}")
     summary = road.train()
     write_summary(road.runs / "summary.json", summary)
     if as_json:

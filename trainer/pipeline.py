@@ -157,6 +157,7 @@ class Road:
             if run.result is None:
                 from trainer.report.road_report import sft_page
                 from trainer.sft.sft_trainer import train_sft
+                from trainer.sft.student_samples import FILE, read_samples
 
                 train_sft(
                     samples,
@@ -166,9 +167,9 @@ class Road:
                     lambda n, total, loss: stage.progress(n, total, f"loss {loss:.3f}"),
                     looked_at=self.split("validation") or samples,
                 )
-                sft_page(run.metrics(), run.result or {}, len(samples), self.config.student.base_model).write(
-                    run.path / "report.html"
-                )
+                base_name, looks = self.config.student.base_model, read_samples(run.path / FILE)
+                page = sft_page(run.metrics(), run.result or {}, len(samples), base_name, looks)
+                page.write(run.path / "report.html")
             result = run.result
             if result is None:
                 raise TrainerError(f"{run.path}: SFT ended without a result; run the same command again")

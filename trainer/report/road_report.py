@@ -69,17 +69,40 @@ def loss_figure(page: Page, sft_metrics: Sequence[Mapping[str, Any]]) -> None:
     )
 
 
-def sft_page(metrics: Sequence[Mapping[str, Any]], result: Mapping[str, Any], samples: int, base: str) -> Page:
+def sft_page(
+    metrics: Sequence[Mapping[str, Any]],
+    result: Mapping[str, Any],
+    samples: int,
+    base: str,
+    looks: Sequence[Mapping[str, Any]] = (),
+) -> Page:
     """The report of an SFT run alone.
 
     Args:
         metrics, result: of its run folder.
         samples: how many it was trained on.
         base: `student.base_model` of the config.
+        looks: lines of its samples.jsonl.
     """
     page = Page("Supervised fine-tuning", f"{samples} samples on base {base}")
     loss_figure(page, metrics)
-    return page.figures({name: value for name, value in result.items() if name not in ("base", "adapter")})
+    page.figures({name: value for name, value in result.items() if name not in ("base", "adapter")})
+    for name, caption, unit, scale in (
+        ("tokens_per_second", "Speed, with everything between the steps.", "tokens per second", 1.0),
+        ("memory", "Peak memory so far: of the GPU, or of the process where there is none.", "GB", 1e-9),
+    ):
+        if points := [(float(row["step"]), row[name] * scale) for row in metrics if name in row]:
+            page.figure(caption, line_chart({unit: points}, "step", unit))
+    if looks:
+        page.text("## What the student writes\nIts first turn on the same prompts as it learns, the likeliest words.")
+    for prompt in dict.fromkeys(look["prompt"] for look in looks):
+        rows = [look for look in looks if look["prompt"] == prompt]
+        page.text(f"### {' '.join(prompt.split())[:200]}")
+        page.table(
+            ["step", "it writes"],
+            [[row["step"], row["student"]] for row in rows] + [["teacher", rows[-1]["teacher"]]],
+        )
+    return page
 
 
 def write_road_report(

@@ -62,6 +62,11 @@ class RunLog(TrainerCallback, ExportableState):  # type: ignore[misc]
         self._look_every = self._look_every or max(1, state.max_steps // 10)
         self._ended = time.perf_counter()
 
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Sets the order of the samples, also in the middle of an epoch that is continued."""
+        assert self.trainer is not None
+        self.trainer.begin_epoch(int(state.epoch or 0))
+
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Gives the signal back."""
         signal.signal(signal.SIGTERM, self._previous)

@@ -4,17 +4,40 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn import functional
+from torch.utils.data import Sampler
+from transformers.trainer_pt_utils import get_length_grouped_indices
 from trl import SFTTrainer
 
 from trainer.errors import TrainerError
 from trainer.sft.batch_plan import BatchPlan, is_out_of_memory
 from trainer.sft.batches import IGNORED, Batch, cut, samples_in
+
+
+class EpochSampler(Sampler[int]):  # type: ignore[misc]
+    """Samples in an order drawn by seed and epoch alone, those of like length in one update.
+
+    transformers' own draws from torch's generator, whose state in the middle of an epoch cannot give that epoch's order
+    again; a continued run would see some samples twice.
+    """
+
+    def __init__(self, lengths: Sequence[int], update: int, seed: int) -> None:
+        self._lengths = list(lengths)
+        self._update = update
+        self._seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self.epoch)
+        return iter(get_length_grouped_indices(self._lengths, self._update, generator=generator))
 
 
 class NotANumberError(Exception):
@@ -38,9 +61,24 @@ class WeightedSftTrainer(SFTTrainer):  # type: ignore[misc]
         self._run = run
         self._say = say
         self._plan = BatchPlan.read(run)
+        self._sampler: EpochSampler | None = None
         self._step = -1
         self._batches: list[Batch] = []
         self._sums: list[torch.Tensor] = []
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """In the dataset's order where the arguments say so, else in groups of like length."""
+        if self.args.train_sampling_strategy == "sequential":
+            return super()._get_train_sampler(train_dataset)
+        update = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.accelerator.num_processes
+        lengths = self.train_dataset[self.args.length_column_name]
+        self._sampler = EpochSampler(lengths, update, self.args.data_seed)
+        return self._sampler
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Tells the sampler which epoch's order is next."""
+        if self._sampler is not None:
+            self._sampler.epoch = epoch
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
