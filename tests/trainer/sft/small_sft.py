@@ -2,7 +2,8 @@
 
     python -m tests.trainer.sft.small_sft RUNS NAME BASE '{"max_steps": 8}' [--room-mb N]
 
-prints `step N` after each. --room-mb limits the address space to what is used after step 1 and N MB more.
+prints `step N` with each line of metrics. --room-mb limits the address space to what is used after step 1 and N MB
+more; --hold-at waits after a step until it may read a line.
 """
 
 from __future__ import annotations
@@ -86,6 +87,7 @@ def main() -> None:
     parser.add_argument("base")
     parser.add_argument("values", type=json.loads)
     parser.add_argument("--room-mb", type=int)
+    parser.add_argument("--hold-at", type=int)
     asked = parser.parse_args()
     values = dict(asked.values)
     count, repeats = values.pop("count", 12), values.pop("repeats", 1)
@@ -93,6 +95,8 @@ def main() -> None:
 
     def progress(step: int, steps: int, loss: float) -> None:
         print(f"step {step}", flush=True)
+        if step == asked.hold_at:
+            sys.stdin.readline()
         if step == 1 and asked.room_mb:
             gc.collect()
             used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
