@@ -75,25 +75,22 @@ class Clock:
 
 def ours(samples: list[Any], base: str, config: Any, folder: Path, clock: Clock) -> dict[str, float]:
     """`train_sft` as `claude-trainer sft` calls it, with a line of metrics per ten steps, as it comes."""
-    from transformers import TrainerCallback
+    from unittest.mock import patch
 
     from trainer.run_folder import RunFolder
-    from trainer.sft import sft_trainer
     from trainer.sft.run_log import RunLog
+    from trainer.sft.sft_trainer import train_sft
 
-    class Marked(RunLog, TrainerCallback):  # type: ignore[misc]
-        """The run's own log, and the clock after it."""
+    written = RunLog.on_step_end
 
-        def on_step_end(self, *arguments: Any, **options: Any) -> None:
-            super().on_step_end(*arguments, **options)
-            clock.mark()
+    def on_step_end(log: RunLog, *arguments: Any, **options: Any) -> None:
+        """The run's own bookkeeping, and the clock after it."""
+        written(log, *arguments, **options)
+        clock.mark()
 
-    original, sft_trainer.RunLog = sft_trainer.RunLog, Marked
-    try:
-        run = RunFolder(folder, "ours", config)
-        sft_trainer.train_sft(samples, base, config, run)
-    finally:
-        sft_trainer.RunLog = original
+    run = RunFolder(folder, "ours", config)
+    with patch.object(RunLog, "on_step_end", on_step_end):
+        train_sft(samples, base, config, run)
     outside = [row["outside_step"] for row in run.metrics()[1:]]
     shutil.rmtree(run.path)
     return {"outside": statistics.mean(outside)}

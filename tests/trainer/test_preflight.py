@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -67,7 +68,7 @@ def test_steps_are_those_that_are_taken(base: Path, tmp_path: Path, values: dict
     from trainer.sft.sft_trainer import encode_samples
     from trainer.student.base_model import load_tokenizer
 
-    changed = {"max_steps": -1, "epochs": 1.5, "max_tokens": 200} | values
+    changed: dict[str, Any] = {"max_steps": -1, "epochs": 1.5, "max_tokens": 200} | values
     result = train(tmp_path, "run", str(base), **changed)
     lengths = [row["length"] for row in encode_samples(samples(), load_tokenizer(str(base)), 200)]
     rows = len(pack(lengths, 200)) if "packing" in values else 12
