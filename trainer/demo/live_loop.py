@@ -17,8 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,11 +27,11 @@ from rich.markup import escape
 from claude_capture.claude_trace_schema import Trace
 from claude_capture.ingest import import_sessions
 from claude_capture.trace_storage import TraceStore
-from trainer.config import Config, RolloutConfig, load_config
+from trainer.config import Config
 from trainer.dataset.behavioral_cloning_builder import build_dataset
-from trainer.demo import sqlite3_shim
 from trainer.demo.demo import _show as show_turn
 from trainer.demo.live_claude_code import VERSION, ClaudeCode, find_or_install, is_installed
+from trainer.demo.live_services import exported_student, plugin_folder, programs, service, write_rollout_config
 from trainer.demo.live_split import (
     CLI_OPTIONS,
     WEIGHTS,
@@ -45,21 +44,17 @@ from trainer.demo.live_split import (
 )
 from trainer.demo.live_teacher import Teacher, serve_teacher
 from trainer.demo.scripted_teacher import DemoEpisode
-from trainer.demo.session_recorder import default_hook
 from trainer.demo.world import HEADLINE, check_answer, headline_episode, make_episode
 from trainer.errors import TrainerError
-from trainer.export.registry import Registry
 from trainer.pipeline import write_summary
 from trainer.records import Message
 from trainer.rollout.gateway import DECISIONS
-from trainer.run_folder import config_toml, write_atomic
 from trainer.student.workspace_paths import to_relative
 from trainer.terminal import Stages
 
-QUESTIONS = 8
+QUESTIONS = 4
 """Different questions of the short sessions."""
 _FAMILIES = ("count", "chain")  # they change no file, so that sessions can share a workspace
-_START_SECONDS = 120.0
 _TRACE_SECONDS = 90.0
 
 
@@ -89,95 +84,6 @@ class _Loop:
         return claude
 
 
-def plugin_folder() -> Path:
-    """The folder to give Claude Code as `--plugin-dir`.
-
-    Raises:
-        TrainerError: the plugin is not there.
-    """
-    folder = default_hook().parents[1]
-    if not (folder / ".claude-plugin" / "plugin.json").is_file():
-        raise TrainerError(f"{folder} holds no plugin; run this in a checkout of the repository")
-    return folder
-
-
-def exported_student(demo: Path) -> tuple[Config, str, Path]:
-    """Config, name and GGUF of the student of `make demo`.
-
-    Raises:
-        TrainerError: there is none.
-    """
-    try:
-        config = load_config(demo / "config.toml")
-        registry = Registry(demo / "models")
-        name = registry.read().current
-        if not name:
-            raise TrainerError("no current model")
-        gguf = registry.folder / registry.get(name).quantized.path
-    except TrainerError:
-        gguf = demo / "models"
-    if not gguf.is_file():
-        raise TrainerError(f"{demo}: no exported student of the demo; run `make demo` first (or name it with --folder)")
-    return config, str(name), gguf
-
-
-@contextmanager
-def _service(arguments: Sequence[str], log: Path) -> Iterator[str]:
-    """Runs a server of ours; gives its base URL.
-
-    Raises:
-        TrainerError: it did not start; its last words.
-    """
-    with (
-        log.open("w+") as said,
-        subprocess.Popen(
-            [sys.executable, "-m", "trainer.cli", *arguments], stdout=subprocess.PIPE, stderr=said, text=True
-        ) as process,
-    ):
-        assert process.stdout is not None
-        try:
-            name, _, url = process.stdout.readline().strip().partition("=")
-            if name != "ANTHROPIC_BASE_URL":
-                process.wait(_START_SECONDS)
-                raise TrainerError(f"`claude-trainer {' '.join(arguments[:2])}` did not start: {_last_line(log)}")
-            yield url
-        finally:
-            process.terminate()
-
-
-def _last_line(log: Path) -> str:
-    return (log.read_text("utf-8").strip().splitlines() or [f"nothing in {log}"])[-1]
-
-
-def _rollout(loop: _Loop, name: str, weights: Sequence[float], teacher: str, local: str) -> tuple[Path, Path]:
-    """Writes the config of a rollout; returns it and the folder of its state."""
-    rollout = RolloutConfig(
-        weights=list(weights),
-        days_per_stage=0,
-        min_sessions=1,
-        rollback=False,  # what the student gets wrong is to be seen, not mended
-        teacher_url=teacher,
-        local_url=local,
-        student=str(loop.gguf),
-    )
-    config = Config(data=str(loop.data), models=str(loop.gguf.parent), rollout=rollout)
-    path = loop.folder / f"{name}.toml"
-    write_atomic(path, config_toml(config), 0o644)
-    return path, loop.folder / name
-
-
-def _programs(folder: Path) -> str:
-    """A PATH on which Claude Code finds a sqlite3 that prints as the student has seen it, and our import."""
-    folder.mkdir()
-    shim = folder / "sqlite3"
-    shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{sqlite3_shim.__file__}" "$@"\n', "utf-8")
-    shim.chmod(0o755)
-    importer = folder / "claude-capture"
-    importer.write_text(f'#!/bin/sh\nexec "{sys.executable}" -P -m claude_capture.cli "$@"\n', "utf-8")
-    importer.chmod(0o755)
-    return f"{folder}{os.pathsep}{os.environ['PATH']}"
-
-
 def _chat(message: dict[str, Any], root: str) -> list[Message]:
     """A message of Claude Code as a turn of a chat, paths relative to the workspace."""
     blocks = to_relative([block for block in message["content"] if isinstance(block, dict)], root)
@@ -198,11 +104,12 @@ def _chat(message: dict[str, Any], root: str) -> list[Message]:
 def _ask_headline(loop: _Loop, teacher: str, local: str, path: str) -> dict[str, Any]:
     """The headline question at 100 %, printed as it happens; waits until the plugin has captured the session."""
     episode, console = headline_episode(loop.config.demo.seed), loop.stages.console
-    config, state = _rollout(loop, "all-local", [100], teacher, local)
+    config, state = loop.folder / "all-local.toml", loop.folder / "all-local"
+    write_rollout_config(config, [100], loop.gguf, teacher=teacher, local=local)
     claude = loop.claude("headline", episode, {"PATH": path, "CLAUDE_CAPTURE_DATA": str(loop.data)})
     session, answer, root = "", "", str(claude.project)
     arguments = ["rollout", "serve", "--port", "0", "--config", str(config), "--state", str(state)]
-    with _service(arguments, loop.folder / "all-local.log") as url:
+    with service(arguments, loop.folder / "all-local.log") as url:
         claude.base_url = url
         console.print(f"\n[bold cyan]❯[/] [bold]{escape(episode.prompt)}[/]", highlight=False)
         for message in claude.messages(episode.prompt, "--plugin-dir", str(plugin_folder()), *CLI_OPTIONS):
@@ -262,7 +169,8 @@ def _captured(data: Path, session: str) -> Trace:
 
 def _split(loop: _Loop, teacher: Teacher, teacher_url: str, local: str, path: str, sessions: int, real: int) -> Split:
     """The short sessions at 5, 20, 50 and 80 %; their traces are imported at the end."""
-    config, state = _rollout(loop, "stages", WEIGHTS, teacher_url, local)
+    config, state = loop.folder / "stages.toml", loop.folder / "stages"
+    write_rollout_config(config, WEIGHTS, loop.gguf, teacher=teacher_url, local=local)
     places = [
         Workplace(episode, loop.claude(f"question-{n}", episode, {"PATH": path}))
         for n, episode in enumerate(questions(QUESTIONS, loop.config.demo.seed))
@@ -283,7 +191,7 @@ def _split(loop: _Loop, teacher: Teacher, teacher_url: str, local: str, path: st
             raise TrainerError(f"`claude-trainer rollout advance` failed: {done.stderr.strip()[-300:]}")
 
     with loop.stages.stage("split") as stage:
-        with _service(["rollout", "serve", "--port", "0", *arguments], loop.folder / "stages.log") as url:
+        with service(["rollout", "serve", "--port", "0", *arguments], loop.folder / "stages.log") as url:
             for place in places:
                 place.claude.base_url = url
             everything = run_split(
@@ -372,10 +280,10 @@ def run_live(demo: Path, stages: Stages, *, sessions: int = 200, real: int = 5) 
         loop = _Loop(config, folder, work, binary, gguf.resolve(), student, stages)
         teacher = Teacher([headline_episode(config.demo.seed), *questions(QUESTIONS, config.demo.seed)])
         teacher_url = stack.enter_context(serve_teacher(teacher))
-        path = _programs(work / "programs")
+        path = programs(work / "programs")
         with stages.stage("serve") as stage:
             arguments = ["serve", str(loop.gguf), "--port", "0", "--threads", "1"]
-            local = stack.enter_context(_service(arguments, folder / "serve.log"))
+            local = stack.enter_context(service(arguments, folder / "serve.log"))
             stage.came_out = f"{student} at {local}"
         headline = _ask_headline(loop, teacher_url, local, path)
         split = _split(loop, teacher, teacher_url, local, path, sessions, real)

@@ -55,7 +55,8 @@ def _tokenizer() -> Any:
     return train_tokenizer([*(render(talk, TOOLS) for talk in KNOWN), BROKEN] * 4, 768)
 
 
-def _small_llama(tokenizer: Any) -> LlamaForCausalLM:
+def small_llama(tokenizer: Any) -> LlamaForCausalLM:
+    """Two layers with random weights, widths that Q4_K takes."""
     torch.manual_seed(0)
     shape = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 4}
     ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
@@ -80,29 +81,33 @@ def _exported(model: LlamaForCausalLM, tokenizer: Any, folder: Path, context: in
 def knowing_by_heart(folder: Path) -> Path:
     """A GGUF that has learned KNOWN and BROKEN by heart."""
     tokenizer = _tokenizer()
-    model = _small_llama(tokenizer)
-    texts = [*(render(talk, TOOLS) for talk in KNOWN), BROKEN]
+    model = small_llama(tokenizer)
+    assert learn_by_heart(model, tokenizer, [*(render(talk, TOOLS) for talk in KNOWN), BROKEN], steps=120) < 0.06
+    return _exported(model, tokenizer, folder, CONTEXT)
+
+
+def learn_by_heart(model: LlamaForCausalLM, tokenizer: Any, texts: list[str], *, steps: int) -> float:
+    """Trains until the texts are known; returns the last loss, in nats per token."""
     rows = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
     longest = max(map(len, rows))
     ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
     labels = torch.tensor([row + [-100] * (longest - len(row)) for row in rows])
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     model.train()
-    for _ in range(120):
+    for _ in range(steps):
         loss = model(input_ids=ids, labels=labels).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         if loss.item() < 0.01:
             break
-    assert loss.item() < 0.06
-    return _exported(model, tokenizer, folder, CONTEXT)
+    return float(loss.item())
 
 
 def endless(folder: Path) -> Path:
     """A GGUF that can never end a turn: its end token is as unlikely as can be."""
     tokenizer = _tokenizer()
-    model = _small_llama(tokenizer)
+    model = small_llama(tokenizer)
     with torch.no_grad():
         weights = model.lm_head.weight
         weights[tokenizer.eos_token_id] = 0
