@@ -5,7 +5,8 @@
         └─ our plugin's hooks ──▶ trace, which names who answered ──▶ `dataset build` leaves it out
 
 First the headline question with every session the student's, then 5, 20, 50 and 80 % of many short sessions. All of it
-stays on loopback; Claude Code has a home of its own, and may run no command but sqlite3 and grep without being asked.
+stays on loopback; Claude Code has a home of its own, and asks nobody about sqlite3 and grep alone: what else it would have
+to ask about is refused.
 """
 
 from __future__ import annotations
