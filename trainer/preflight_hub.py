@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from trainer.student.base_checksum import lacking_files
 from trainer.student.base_model import LAYOUT
 
 WHERE = "https://huggingface.co"
@@ -39,16 +40,6 @@ def base_access(base: str) -> BaseAccess:
     if base.startswith((".", "/", "~")):
         return BaseAccess("missing", f"no folder {base}", f"make it, with {LAYOUT}")
     return _on_hub(base)
-
-
-def lacking_files(folder: Path) -> list[str]:
-    """Which files of a base a folder lacks; shards are looked up in their index."""
-    lacking = [name for name in ("config.json", "tokenizer.json") if not (folder / name).exists()]
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        shards = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-        return lacking + [name for name in shards if not (folder / name).exists()]
-    return lacking + ([] if list(folder.glob("*.safetensors")) else ["model*.safetensors"])
 
 
 def _config(folder: Path) -> dict[str, Any]:
