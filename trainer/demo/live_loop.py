@@ -4,9 +4,9 @@
         │                └────▶ the scripted teacher
         └─ our plugin's hooks ──▶ trace, which names who answered ──▶ `dataset build` leaves it out
 
-First the headline question with every session the student's, then 5, 20, 50 and 80 % of many short sessions. All of it
-stays on loopback. Claude Code has a home of its own; of the shell it may use sqlite3, grep and what it takes for harmless
-itself, and everything else is refused, as nobody is there to be asked.
+First the headline question with every session the student's, then 5, 20, 50 and 80 % of many short sessions. It all
+stays on loopback. Claude Code has a home of its own; of the shell it may use sqlite3, grep and what it holds harmless
+by itself; everything else is refused, as nobody is there to be asked.
 """
 
 from __future__ import annotations
