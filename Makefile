@@ -1,4 +1,4 @@
-# make demo · test · train · lint · bench: each sets up .venv by itself; a second run installs nothing.
+# make demo · demo-live · test · train · lint · bench: each sets up .venv by itself; a second run installs nothing.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -9,9 +9,12 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
 # One thread a process where processes run side by side; training sets its own number.
 TEST   := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: demo test test-slow train lint bench setup clean
+.PHONY: demo demo-live test test-slow train lint bench setup clean
 demo: setup
 	@$(BIN)/claude-trainer demo
+
+demo-live: setup  ## after `make demo`: its student inside the real Claude Code (needs npm)
+	@$(BIN)/claude-trainer demo --live
 
 test: setup  ## the default suite
 	@$(TEST) -m "not slow"
