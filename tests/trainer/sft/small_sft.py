@@ -46,8 +46,8 @@ def sample(number: int, repeats: int = 1) -> BCSample:
 
 
 def samples(count: int = 12, repeats: int = 1) -> list[BCSample]:
-    """Samples of different lengths."""
-    return [sample(number, repeats * (1 + number % 3)) for number in range(count)]
+    """Samples of different lengths; with `repeats` those of the second half are so many times longer."""
+    return [sample(number, (1 + number % 3) * (repeats if 2 * number >= count else 1)) for number in range(count)]
 
 
 def settings(max_tokens: int = 4096, order: str = "time", **sft: Any) -> Config:
