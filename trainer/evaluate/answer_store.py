@@ -10,7 +10,7 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -64,7 +64,8 @@ class AnswerStore:
         """Raises TrainerError where the file is not a database of this version."""
         self.path = path
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        with suppress(FileExistsError):  # closing a file that is there would take away other connections' locks (POSIX)
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         self._connection = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
         try:
             self._connection.execute("PRAGMA synchronous = FULL")

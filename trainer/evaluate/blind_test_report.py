@@ -194,7 +194,7 @@ def summarise(key: Key, items: Sequence[Item], answers: Sequence[Answer], closed
         design_effect=effect,
         independent_wrong=wrong_free,
         independent_choices=free,
-        verdicts={claim: judge(wrong_free, free, claim) for claim in THRESHOLDS},
+        verdicts={claim: judge(wrong_free, free, claim, share=total / len(forced)) for claim in THRESHOLDS},
         naive_pass_rate=naive_pass_rate(THRESHOLDS["success"], free, 0.40),
         differing=_share(differing) if differing else None,
         length_guess=length_guess(_lengths(items, entries)),

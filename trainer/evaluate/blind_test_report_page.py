@@ -153,8 +153,9 @@ def _explanations(page: Page, result: BlindTestReport) -> None:
     guess = result.length_guess
     if guess:
         lines.append(
-            f"Who only looks at which text is longer is wrong on {guess.wrong:.0%} of {guess.n} pairs of different "
-            f"length ({guess.low:.0%} to {guess.high:.0%}); the teacher's is the longer in {guess.teacher_longer:.0%}."
+            f"Who only looks at which text is longer, and knows what that means here, is wrong on {guess.wrong:.0%} of "
+            f"{guess.n} pairs of different length ({guess.low:.0%} to {guess.high:.0%}); a coin is wrong on 50%. "
+            f"The teacher's is the longer in {guess.teacher_longer:.0%}."
         )
     else:
         lines.append(

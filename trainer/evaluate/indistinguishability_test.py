@@ -121,8 +121,11 @@ def naive_pass_rate(threshold: float, n: int, truth: float) -> float:
     return float(binom.sf(math.floor(threshold * n + 1e-9), n, truth))
 
 
-def judge(wrong: int, n: int, claim: str) -> Verdict:
+def judge(wrong: int, n: int, claim: str, *, share: float | None = None) -> Verdict:
     """Judges one claim of THRESHOLDS on `n` independent choices.
+
+    Args:
+        share: the observed share, where `wrong` and `n` were rounded by a design effect; default: wrong / n.
 
     Raises:
         TrainerError: n is 0, or `wrong` is not in [0, n].
@@ -141,7 +144,7 @@ def judge(wrong: int, n: int, claim: str) -> Verdict:
     return Verdict(
         claim=claim,
         threshold=threshold,
-        point="above" if wrong / n > threshold else "not above",
+        point="above" if (wrong / n if share is None else share) > threshold else "not above",
         interval=verdict,
         probability=probability_above(threshold, wrong, n),
         wrong_needed=needed,
@@ -202,13 +205,18 @@ class LengthGuess(Record):
 
     n: int = Field(description="Pairs with different lengths")
     teacher_longer: float = Field(description="Share of them in which the teacher's is the longer")
-    wrong: float = Field(description="Share of wrong guesses; each pair's rule was learned from the other pairs")
+    wrong: float = Field(
+        description="Share of wrong guesses by the better of two rules, 'the longer' and 'the shorter'; at most 0.5"
+    )
     low: float = Field(description="Lower bound of its Wilson 95 % interval")
     high: float = Field(description="Upper bound")
 
 
 def length_guess(lengths: Mapping[str, tuple[int, int]]) -> LengthGuess | None:
-    """The length-only guesser, leave-one-out.
+    """The length-only guesser. It knows which of its two rules fits these pairs, which flatters it a little.
+
+    A rule learned from the other pairs alone (leave-one-out) would be worse than a coin where length tells nothing: of
+    25 against 25 pairs, the others of each pair always vote against it.
 
     Args:
         lengths: per pair (teacher's length, student's length), in characters.
@@ -220,8 +228,7 @@ def length_guess(lengths: Mapping[str, tuple[int, int]]) -> LengthGuess | None:
     n, count = len(longer), sum(longer)
     if n < 2:
         return None
-    wrong = sum((2 * (count - own) >= n - 1) != own for own in longer)
-    share = wilson_interval(wrong, n)
+    share = wilson_interval(min(count, n - count), n)
     return LengthGuess(n=n, teacher_longer=count / n, wrong=share.mean, low=share.low, high=share.high)
 
 

@@ -68,6 +68,13 @@ def test_point_verdict_and_interval_verdict_can_differ() -> None:
     assert judge(31, 50, "replace").more_samples is None
 
 
+def test_point_verdict_is_that_of_the_observed_share_however_few_choices_are_independent() -> None:
+    wrong, n = effective(73, 160, 8.0)
+    assert (wrong, n) == (9, 20), "rounded to 45 %, observed are 45.6 %"
+    assert judge(wrong, n, "success", share=73 / 160).point == "above"
+    assert judge(wrong, n, "success").point == "not above"
+
+
 @given(st.integers(1, 400), st.sampled_from([0.45, 0.48]))
 def test_needed_count_is_the_smallest_that_rejects(n: int, threshold: float) -> None:
     needed = wrong_needed(threshold, n)
@@ -118,11 +125,18 @@ def test_length_guesser_finds_a_teacher_who_always_writes_more() -> None:
     assert (guess.wrong, guess.teacher_longer) == (0, 1)
 
 
-def test_length_guesser_learns_the_direction_from_the_other_pairs() -> None:
+def test_length_guesser_knows_the_direction() -> None:
     guess = length_guess({f"i{n}": (100, 200 + n) for n in range(20)} | {"odd": (300, 100), "same": (5, 5)})
     assert guess is not None
     assert guess.n == 21
     assert guess.wrong == pytest.approx(1 / 21)
+
+
+def test_length_that_tells_nothing_is_a_coin() -> None:
+    guess = length_guess({f"i{n}": (100 + n % 2, 101 - n % 2) for n in range(50)})
+    assert guess is not None
+    assert (guess.wrong, guess.teacher_longer) == (0.5, 0.5)
+    assert guess.low < 0.5 < guess.high
 
 
 def test_length_guesser_needs_two_pairs() -> None:
