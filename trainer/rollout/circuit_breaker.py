@@ -37,7 +37,7 @@ class CircuitBreaker:
         return "half_open" if self._probing or self._now() - self._opened >= self._pause else "open"
 
     def admits(self) -> bool:
-        """Whether the server may be asked; whoever is admitted must call one of the three methods below."""
+        """Whether the server may be asked; whoever is admitted must call one or more of the three methods below."""
         state = self.state
         if state == "half_open" and not self._probing:
             self._probing = True
@@ -56,5 +56,5 @@ class CircuitBreaker:
             self._opened = self._now()
 
     def abandoned(self) -> None:
-        """The client left before it was known."""
+        """It is not known, or known already: the client left, or the server was not asked in the end."""
         self._probing = False

@@ -59,6 +59,7 @@ MAX_READ = 4 * 1024 * 1024
 WATCH_SECONDS = 0.5
 """Longest time until a held reply learns of the kill switch, an abort or a rollback."""
 _SERVER_FAULTS = frozenset(("unreachable", "timeout", "reset", "malformed_reply", "endless_reply"))
+_NOT_ASKED = frozenset(("unreadable_request", "no_tools"))
 _STATES = {"closed": 0, "half_open": 1, "open": 2}
 
 Ending = Literal["complete", "cut", "unreachable", "late_error", "client_left"]
@@ -224,10 +225,8 @@ class Gateway:
     def _decide(self, session: str) -> Decision | None:
         """Where the request belongs; None while the state is broken."""
         try:
-            visit = self._state.current()
-            killed = self._state.killed
-            side = self._state.pins.pin(session, 0 if killed else visit.weight, visit.id).side
-            moved = killed and side == "student"
+            visit, side = self._state.place(session)
+            moved = side == "student" and self._state.killed
             if moved:
                 self._state.pins.give_to_teacher(session)
         except sqlite3.Error as error:
@@ -266,7 +265,8 @@ class Gateway:
     def _for_teacher(self, exchange: Exchange) -> Question:
         """The client's own bytes, but where a session that the student has had a part in needs a change."""
         question, decision = exchange.question, exchange.decision
-        if decision is None or (decision.pinned == "teacher" and LOCAL_ID.encode() not in question.body):
+        students = decision is not None and decision.pinned == "student"
+        if not exchange.is_message or not (students or LOCAL_ID.encode() in question.body):
             return question
         changed = for_teacher(exchange.asked) if exchange.asked is not None else None
         return question if changed is None else question._replace(body=orjson.dumps(changed))
@@ -315,9 +315,8 @@ class Gateway:
                     silent_since = time.monotonic()
             return self._judged(turn)
         finally:
-            if not turn.done():
-                turn.cancel()
-                self._breaker.abandoned()
+            turn.cancel()
+            self._breaker.abandoned()  # also where the turn ended just when the client left: nobody has judged it then
 
     def _still_wanted(self, exchange: Exchange) -> None:
         """Raises Fallback where the session has been taken from the student since the request came."""
@@ -340,11 +339,10 @@ class Gateway:
             reason = str(fallback)
             if reason in _SERVER_FAULTS or reason.startswith(("http_5", "http_429")):
                 self._breaker.failed()
-            else:
+            elif reason not in _NOT_ASKED:
                 self._breaker.succeeded()
             raise
         except Exception as error:  # a fault of ours must not cost a person the answer
-            self._breaker.succeeded()
             self._complain(error)
             raise Fallback("internal_error") from error
         self._breaker.succeeded()

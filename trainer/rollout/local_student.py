@@ -70,8 +70,9 @@ class LocalStudent:
         """
         student = self._student
         try:
-            outgoing = await asyncio.to_thread(student_request, asked, student.prompt, student.model)
-            root = project_root(asked)
+            outgoing, root = await asyncio.to_thread(
+                lambda: (student_request(asked, student.prompt, student.model), project_root(asked))
+            )
         except (TypeError, AttributeError, KeyError):
             raise Fallback("unreadable_request") from None
         if not outgoing["messages"]:

@@ -27,6 +27,7 @@ from trainer.rollout.session_pinning import SessionPins, Side
 KILL_SWITCH = "KILL"
 DATABASE = "rollout.sqlite3"
 LOG = "stages.jsonl"
+SCORES = "shadow.jsonl"
 
 Entry = Literal["start", "advance", "force", "abort", "rollback"]
 """What begins a visit."""
@@ -131,6 +132,8 @@ class RolloutState:
             raise
         except sqlite3.DatabaseError as error:
             self._connection.close()
+            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+                raise TrainerError(f"{path}: another process holds it ({error}); try again") from None
             raise TrainerError(f"{path}: not the state of a rollout ({error}); restore it or move it away") from None
 
     def close(self) -> None:
@@ -151,18 +154,29 @@ class RolloutState:
         """All visits, oldest first."""
         return [Visit(*row) for row in self._connection.execute("SELECT * FROM visit ORDER BY id")]
 
-    def enter(self, weight: float, decision: Decision, *, after: int) -> Visit:
+    def place(self, session: str) -> tuple[Visit, Side]:
+        """The current visit, and whose the session is; a new one is the teacher's while the kill switch is on.
+
+        A new session is pinned in one transaction with the look at the stage: an abort in between would miss its pin.
+        """
+        if known := self.pins.find(session):
+            return self.current(), known.side
+        with self._transaction():
+            visit = self.current()
+            return visit, self.pins.pin(session, 0 if self.killed else visit.weight, visit.id).side
+
+    def enter(self, weight: float, decision: Decision, *, after: int | None) -> Visit:
         """Begins a visit. Abort and rollback also give every session of the student's to the teacher, for good.
 
         Args:
             decision: its action is an Entry.
-            after: id of the visit that the decision was made in.
+            after: id of the visit that the decision was made in; None: whatever is decided meanwhile, it holds.
 
         Raises:
             TrainerError: somebody else has changed the stage since.
         """
         with self._decided():
-            if self.current().id != after:
+            if after is not None and self.current().id != after:
                 raise TrainerError(
                     f"{self.folder}: the stage was changed meanwhile; look at `rollout status` and try again"
                 )

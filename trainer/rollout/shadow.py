@@ -25,10 +25,10 @@ from trainer.errors import TrainerError
 from trainer.rollout.local_student import Fallback, LocalStudent, student_of
 from trainer.rollout.message_stream import message_of
 from trainer.rollout.metrics import Metrics
-from trainer.rollout.rollout_state import Visit
+from trainer.rollout.rollout_state import SCORES, Visit
+from trainer.rollout.student_view import SPOKEN
 from trainer.rollout.upstreams import open_client, upstream
 
-SCORES = "shadow.jsonl"
 MAX_TURN = 4 * 1024 * 1024
 """Largest request, and largest reply, in bytes, that is taken into the shadow."""
 
@@ -181,13 +181,10 @@ def _prompt(asked: dict[str, Any]) -> dict[str, Any]:
     for message in reversed(asked["messages"]):
         content = message["content"] if message["role"] == "user" else []
         blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
-        said = [block["text"] for block in blocks if block["type"] == "text" and kind_of_text(block["text"]) in _SPOKEN]
+        said = [block["text"] for block in blocks if block["type"] == "text" and kind_of_text(block["text"]) in SPOKEN]
         if said:
             return {"role": "user", "content": "\n\n".join(map(command_line, said))}
     return {"role": "user", "content": ""}
-
-
-_SPOKEN = ("prompt", "command", "bash_input")
 
 
 def _spoken(message: dict[str, Any]) -> dict[str, Any]:

@@ -21,11 +21,10 @@ from claude_capture.claude_trace_schema import Record
 from trainer.config import RolloutConfig, TeacherPrice
 from trainer.evaluate.indistinguishability_test import design_effect, effective
 from trainer.report.statistics import mean_interval, wilson_interval
-from trainer.rollout.rollout_state import Answer, RolloutState, Visit
+from trainer.rollout.rollout_state import SCORES, Answer, RolloutState, Visit
 from trainer.rollout.sequential_test import NO_FAILURE, ROLL_BACK, Outcome, Walk, outcome, step
 from trainer.rollout.session_pinning import Side
 
-SCORES = "shadow.jsonl"
 BYTES_PER_TOKEN = 4.0
 """Rough; only for the estimate of what was saved."""
 LEAST_ICC = 0.1

@@ -27,7 +27,8 @@ STRICT_HEADER = "x-claude-trainer-strict"
 """Tells `claude-trainer serve` to answer with an error where the student wrote a call that cannot be read."""
 LOCAL_ID = "toolu_local_"
 """Beginning of the ids of the student's calls, by which its turns are known in a later request."""
-_SPOKEN = ("prompt", "command", "bash_input")
+SPOKEN = ("prompt", "command", "bash_input")
+"""Kinds of text that a person speaks in."""
 _KEPT = ("stop_sequences", "tool_choice")
 _BILLING = "x-anthropic-billing-header:"
 _REMINDER = re.compile(r"<system-reminder>.*?</system-reminder>\s*", re.DOTALL)
@@ -126,7 +127,7 @@ def current_turn(messages: list[dict[str, Any]]) -> tuple[list[str], list[dict[s
     current: list[dict[str, Any]] = []
     for message in messages:
         texts = [block for block in message["content"] if block["type"] == "text"] if message["role"] == "user" else []
-        said = [block for block in texts if kind_of_text(block["text"]) in _SPOKEN]
+        said = [block for block in texts if kind_of_text(block["text"]) in SPOKEN]
         if not said:
             current.append(message)
             continue

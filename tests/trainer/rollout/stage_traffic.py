@@ -11,9 +11,8 @@ import orjson
 
 from trainer.config import Config, RolloutConfig
 from trainer.rollout.controller import Controller
-from trainer.rollout.rollout_state import Answer, Decision, RolloutState, Visit
+from trainer.rollout.rollout_state import SCORES, Answer, Decision, RolloutState, Visit
 from trainer.rollout.session_pinning import Side
-from trainer.rollout.stage_figures import SCORES
 
 
 class Clock:

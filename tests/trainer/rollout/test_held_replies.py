@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 from gateway_requests import CALL, READ, ROOT, Build, ask, decisions, metric, question, until
-from loopback_servers import RESET, Asked, http, reply
+from loopback_servers import RESET, Asked, House, http, reply
 
 from trainer.export.student_prompt import StudentPrompt
 from trainer.rollout.message_stream import PING, event, events, message_of
@@ -26,21 +27,30 @@ SSE = http("200 OK", STREAM, "content-type: text/event-stream; charset=utf-8")
 OVERLOADED = b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}'
 
 
-def slowly(answer: bytes, seconds: float = 0.7) -> Any:
-    def script(_: Asked) -> Any:
-        time.sleep(seconds)
-        return [answer]
-
-    return script
+def ask_until_pinged(
+    build: Build, student: bytes, teacher: bytes = SSE, pings: int = 2, **headers: str
+) -> tuple[House, httpx2.Response, bytes]:
+    """The reply to a streaming client, where the local server answers once the client has got so many pings."""
+    go_on = threading.Event()
+    house = build(lambda _: [teacher], lambda _: [go_on, student], ping_seconds=0.1)
+    names = {"x-claude-code-session-id": "s1"} | headers
+    content = b""
+    with httpx2.stream(
+        "POST", f"{house.url}/v1/messages", verify=False, timeout=60, json=question(stream=True), headers=names
+    ) as response:
+        for chunk in response.iter_raw():
+            content += chunk
+            if content.count(PING) >= pings:
+                go_on.set()
+    return house, response, content
 
 
 def test_a_streaming_client_gets_pings_and_then_the_students_message(build: Build) -> None:
-    house = build(lambda _: [SSE], slowly(reply([CALL])), ping_seconds=0.1)
-    response = ask(house, question(stream=True))
-    pings = response.content.count(PING)
+    house, response, content = ask_until_pinged(build, reply([CALL]))
+    pings = content.count(PING)
     assert pings >= 2
-    assert response.content.startswith(PING * pings + b"event: message_start\n")
-    assert message_of(response.content)["content"][0]["input"] == {"file_path": f"{ROOT}/data/grid.json"}
+    assert content.startswith(PING * pings + b"event: message_start\n")
+    assert message_of(content)["content"][0]["input"] == {"file_path": f"{ROOT}/data/grid.json"}
     assert response.headers["request-id"].startswith("req_local_")
     line = decisions(house)[0]
     assert (line["answered_by"], line["version"], line["ending"]) == ("student", "llama-claude-ppo-v1", "complete")
@@ -48,14 +58,18 @@ def test_a_streaming_client_gets_pings_and_then_the_students_message(build: Buil
 
 
 def test_a_client_that_does_not_stream_gets_no_pings(build: Build) -> None:
-    house = build(lambda _: [SSE], slowly(reply([CALL])), ping_seconds=0.1)
+    def slow(_: Asked) -> Any:
+        time.sleep(0.4)
+        return [reply([CALL])]
+
+    house = build(lambda _: [SSE], slow, ping_seconds=0.1)
     assert ask(house).json()["model"] == "llama-claude-ppo-v1"
 
 
 def test_after_pings_the_teacher_still_answers_uncompressed_and_whole(build: Build) -> None:
-    house = build(lambda _: [SSE], slowly(http("500 Error", b"")), ping_seconds=0.1)
-    response = ask(house, question(stream=True), **{"accept-encoding": "gzip, br"})
-    assert response.content == PING * (response.content.count(PING)) + STREAM
+    refused = http("500 Error", b"")
+    house, _, content = ask_until_pinged(build, refused, pings=1, **{"accept-encoding": "gzip, br"})
+    assert content == PING * content.count(PING) + STREAM
     assert house.teacher.asked[0].header("accept-encoding") == "identity"
     line = decisions(house)[0]
     assert (line["answered_by"], line["reason"], line["status"]) == ("teacher", "http_500", 200)
@@ -73,10 +87,9 @@ LATE = {
 def test_a_teacher_that_fails_after_pings_is_an_error_event(
     build: Build, answer: bytes, ending: str, error: dict[str, str]
 ) -> None:
-    house = build(lambda _: [answer], slowly(http("500 Error", b"")), ping_seconds=0.1)
-    response = ask(house, question(stream=True))
+    house, response, content = ask_until_pinged(build, http("500 Error", b""), answer, pings=1)
     assert response.status_code == 200
-    told = json.loads(response.content.split(b"event: error\ndata: ")[1])
+    told = json.loads(content.split(b"event: error\ndata: ")[1])
     assert told["type"] == "error"
     assert told["error"].items() >= error.items()
     assert decisions(house)[0]["ending"] == ending
@@ -114,9 +127,11 @@ def test_a_client_that_leaves_frees_the_local_server(build: Build) -> None:
             time.sleep(0.02)
 
     house = build(lambda _: [SSE], endless)
-    with pytest.raises(httpx2.ReadTimeout):
-        httpx2.post(f"{house.url}/v1/messages", json=question(), headers={"x-claude-code-session-id": "s"}, timeout=0.5)
-    assert asked.is_set()
+    body = json.dumps(question()).encode()
+    head = f"POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-claude-code-session-id: s\r\ncontent-length: {len(body)}"
+    with socket.create_connection(("127.0.0.1", int(house.url.rsplit(":", 1)[1]))) as client:
+        client.sendall(head.encode() + b"\r\n\r\n" + body)
+        assert asked.wait(60)
     assert house.local.closed_early.wait(30)
     assert house.teacher.asked == []
     assert (decisions(house)[0]["ending"], decisions(house)[0]["answered_by"]) == ("client_left", None)
@@ -141,6 +156,19 @@ def test_what_the_student_says_does_not_open_the_breaker(build: Build) -> None:
     for _ in range(3):
         ask(house)
     assert {line["reason"] for line in decisions(house, 3)} == {"unknown_tool"}
+
+
+def test_a_request_that_is_not_put_to_the_server_does_not_speak_for_it(build: Build) -> None:
+    from trainer.config import DatasetConfig
+
+    function = {"name": "Read", "description": "", "parameters": {"type": "object", "properties": {}}}
+    prompt = StudentPrompt(DatasetConfig(), {"Read": {"type": "function", "function": function}})
+    refused = http("500 Error", b"")
+    house = build(lambda _: [SSE], lambda _: [refused], prompt=prompt, breaker_failures=2, breaker_seconds=600)
+    for tools in ([READ], [{"name": "WebFetch", "input_schema": {"type": "object"}}], [READ]):
+        assert ask(house, question(tools=tools)).content == STREAM
+    assert [line["reason"] for line in decisions(house, 3)] == ["http_500", "no_tools", "http_500"]
+    assert metric(house, "claude_gateway_breaker") == 2
 
 
 def test_metrics_count_requests_endings_and_tokens(build: Build) -> None:
@@ -214,6 +242,8 @@ def test_a_rescued_session_is_told_to_the_teacher_as_its_api_wants_it(build: Bui
     (house.folder / KILL_SWITCH).touch()  # the session is the teacher's from now on, its history is not
     ask(house, body)
     assert house.teacher.asked[1].json == sent
+    httpx2.post(f"{house.url}/v1/messages", json=body, verify=False)
+    assert house.teacher.asked[2].json == sent, "also where the client names no session any more"
 
 
 def test_an_error_event_of_the_students_server_never_reaches_the_client(build: Build) -> None:

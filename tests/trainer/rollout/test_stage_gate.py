@@ -11,7 +11,8 @@ from stage_traffic import answered, config_with, failed, shadow, stage_at, traff
 
 from trainer.config import RolloutConfig, TeacherPrice
 from trainer.rollout.controller import Controller, open_rollout
-from trainer.rollout.stage_figures import SCORES, stage_figures
+from trainer.rollout.rollout_state import SCORES
+from trainer.rollout.stage_figures import stage_figures
 from trainer.rollout.stage_gate import Phase, StageGate, judge, judge_stage
 
 RULES = {"rollback": False}
