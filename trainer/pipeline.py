@@ -24,7 +24,6 @@ from trainer.terminal import Stages
 
 if TYPE_CHECKING:
     from trainer.dataset.dataset_report import DatasetReport
-    from trainer.export.parity import ExportParity
     from trainer.export.release import ReleaseReport
     from trainer.ppo.adversarial_prompt_miner import Mined
     from trainer.ppo.heldout import Heldout
@@ -127,7 +126,7 @@ class Road:
                 workers=available_cores(),
                 progress=lambda name, done, total: stage.progress(done, total, name),
             )
-            self._samples = self._versions = None
+            self._samples = self._versions = self._traces = None
             stage.went_in = f"{report.traces} traces"
             stage.came_out = ", ".join(f"{facts.samples} {name}" for name, facts in report.splits.items())
             if lost := report.traces - report.used:
@@ -413,22 +412,10 @@ class Road:
                 registry.promote(student.name)
             stage.went_in = f"{student.slug} student"
             stage.came_out = f"{Path(made.export.quantized.path).name}, {made.export.quantized.bytes / 1e6:,.1f} MB"
+            agreement = {kind: made.agreement(kind) for kind in ("plain", "quantized")}
+            if found := ", ".join(f"{kind} {share:.2%}" for kind, share in agreement.items() if share is not None):
+                stage.came_out += f"; argmax agreement {found}"
         return made
-
-    def parity(self, made: ReleaseReport) -> ExportParity:
-        """The exported files against transformers on held-out prompts."""
-        from trainer.export.parity import export_parity
-        from trainer.student.chat_format import render
-
-        with self.stages.stage("parity") as stage:
-            texts = [render(sample.messages, sample.tools) for sample in self.split("test")[:40]]
-            parity = export_parity(made.export, texts)
-            stage.went_in = f"{len(texts)} conversations"
-            stage.came_out = (
-                f"f16 {parity.plain.argmax_agreement:.2%}, {self.config.export.quantization} "
-                f"{parity.quantized.argmax_agreement:.2%} argmax agreement"
-            )
-        return parity
 
     def train(self) -> dict[str, Any]:
         """All of it: what `claude-trainer train` does. Returns a summary of plain values."""
@@ -448,7 +435,6 @@ class Road:
         heldout = self.heldout(last)
         gate = self.gate(last, heldout)
         made = self.export(last, gate)
-        parity = self.parity(made)
         students = {"untrained": UNTRAINED, "sft": SFT}
         students |= {f"ppo-v{version}": Student("ppo", version) for version in range(1, last.version)}
         scored = {name: read_heldout(self._test_run(one).path) for name, one in (students | {"ppo": last}).items()}
@@ -459,8 +445,8 @@ class Road:
             "gate": {"passed": gate.passed, "verdict": gate.verdict, "reasons": gate.reasons},
             "gguf": {
                 "path": made.export.quantized.path,
-                "f16_argmax_agreement": parity.plain.argmax_agreement,
-                "q4_argmax_agreement": parity.quantized.argmax_agreement,
+                "f16_argmax_agreement": made.agreement("plain"),
+                "q4_argmax_agreement": made.agreement("quantized"),
                 "f16_bytes": made.export.plain.bytes,
                 "q4_bytes": made.export.quantized.bytes,
             },

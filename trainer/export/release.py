@@ -34,6 +34,11 @@ class ReleaseReport(Record):
     entry: ModelEntry | None = Field(description="Registry entry; None where the doctor found the file unfit")
     card: str | None = Field(description="Path of the model card")
 
+    def agreement(self, kind: str) -> float | None:
+        """Argmax agreement of the `plain` or `quantized` file with what it was made from; None where not compared."""
+        found = self.doctor.trial.parity.get(kind) if self.doctor.trial is not None else None
+        return found["argmax_agreement"] if found is not None else None
+
 
 def provenance_of(
     dataset: Path,

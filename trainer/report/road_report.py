@@ -176,10 +176,14 @@ def write_road_report(
     page.table(
         ["file", "bytes", "argmax agreement", "with"],
         [
-            ["f16", gguf["f16_bytes"], f"{gguf['f16_argmax_agreement']:.2%}", "transformers"],
-            ["q4_k_m", gguf["q4_bytes"], f"{gguf['q4_argmax_agreement']:.2%}", "f16"],
+            ["f16", gguf["f16_bytes"], _percent(gguf["f16_argmax_agreement"]), "transformers"],
+            ["q4_k_m", gguf["q4_bytes"], _percent(gguf["q4_argmax_agreement"]), "f16"],
         ],
     )
     page.text("## Stages")
     page.table(["stage", "in", "out", "seconds"], [[name, i, o, f"{s:.1f}"] for name, i, o, s in stages])
     return page.write(path)
+
+
+def _percent(share: float | None) -> str | None:
+    return None if share is None else f"{share:.2%}"
