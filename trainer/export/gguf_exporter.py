@@ -33,7 +33,7 @@ def _described(path: Path, kind: str, sha256: str, seconds: float) -> ExportedFi
 
 
 def _check_room(folder: Path, weights: MergedWeights) -> None:
-    """Refuses at once what would fill the disk after minutes: the plain file, and a quantised one of up to its size."""
+    """Refuses at once what would fill the disk after minutes: the plain file and the quantised one beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     values = sum(math.prod(shape) for shape in weights.shapes.values())
     needed, free = int(values * 2 * (1 + QUANTIZED_SHARE)), shutil.disk_usage(folder).free

@@ -86,10 +86,11 @@ def check_llama_server(path: Path) -> Check:
         "--ctx-size",
         "512",
         "--jinja",
+        "--no-webui",
     ]
     every = conversations()
     try:
-        with running([*command, "--jinja", "--no-webui"], f"http://127.0.0.1:{port}") as client:
+        with running(command, f"http://127.0.0.1:{port}") as client:
             for messages, tools in every:
                 # a closing assistant turn would be taken as the beginning of the answer
                 asked = messages[:-1] if messages[-1]["role"] == "assistant" else messages

@@ -39,7 +39,7 @@ QUANTIZED_WANTED, QUANTIZED_LEAST = 0.97, 0.90
 """The same for the quantised file against the 16-bit one."""
 QUICK_PROMPTS = 10
 TEXTS = 40
-"""Held-out conversations on which the logits are compared: some 10,000 tokens."""
+"""Held-out conversations on which the logits are compared, the first ones: some 10,000 tokens."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def held_out(
     """
     return HeldOut(
         cases=_spread(cases, config.export.trial_prompts),
-        texts=[render(sample.messages, sample.tools) for sample in samples[:TEXTS]],
+        texts=[render(sample.messages, sample.tools) for sample in samples],
         reward=BehavioralRewardModel(config.reward),
         gate=config.gate,
         max_turns=config.ppo.max_turns,
@@ -104,7 +104,7 @@ def held_out(
 
 def logit_checks(path: Path, heldout: HeldOut, trial: Trial) -> list[Check]:
     """The 16-bit file against transformers, the quantised one against it; the figures go into `trial`."""
-    export = heldout.export
+    export, texts = heldout.export, heldout.texts[:TEXTS]
     if export is None:
         why = "which base, adapter and 16-bit file it was made from is in no registry beside it"
         return [not_run("logits_plain", why), not_run("logits_quantized", why)]
@@ -112,16 +112,19 @@ def logit_checks(path: Path, heldout: HeldOut, trial: Trial) -> list[Check]:
     if not plain.is_file():
         why = f"{plain}: missing"
         return [not_run("logits_plain", why), not_run("logits_quantized", why)]
-    if export.base and Path(export.base).is_dir():
-        both = export_parity(export, heldout.texts)
+    gone = next(
+        (one for one in (export.base, export.adapter) if one is not None and not Path(one or "?").is_dir()), None
+    )
+    if gone is None:
+        both = export_parity(export, texts)
         first = _agreement(
             "logits_plain", both.plain, f"{export.plain.type} against transformers", PLAIN_WANTED, PLAIN_LEAST
         )
         trial.parity["plain"] = both.plain.model_dump()
         quantized = both.quantized
     else:
-        first = not_run("logits_plain", f"its base {export.base or '(unknown)'} is not here")
-        quantized = gguf_parity(plain, path, heldout.texts)
+        first = not_run("logits_plain", f"the base or adapter it was made from is not here: {gone or '(unknown)'}")
+        quantized = gguf_parity(plain, path, texts)
     trial.parity["quantized"] = quantized.model_dump()
     kind = f"{export.quantized.type} against {export.plain.type}"
     return [first, _agreement("logits_quantized", quantized, kind, QUANTIZED_WANTED, QUANTIZED_LEAST)]

@@ -19,7 +19,7 @@ from trainer.export.export_records import TRIAL_CHECKS, Check, DoctorReport
 from trainer.export.gguf_file import GgufFile
 from trainer.export.registry import Registry
 from trainer.export.release import release
-from trainer.export.trial import HeldOut, held_out
+from trainer.export.trial import TEXTS, HeldOut, held_out
 from trainer.records import BCSample, GateReport, PromptScore, StudentScores
 from trainer.student.episode_trace import trace_of
 from trainer.student.episodes import Case
@@ -155,9 +155,10 @@ def test_type_of_work_that_became_worse_fails_even_where_the_gate_passes(exporte
 def test_unknown_origin_is_named_as_not_run(exported: Any, heldout: HeldOut) -> None:
     found = checks(examine(exported.plain, strings_compared=50, heldout=replace(heldout, export=None)))
     assert (found["logits_plain"].status, found["behaviour"].status) == ("not run", "passed")
-    export = exported.report.model_copy(update={"base": ""})
-    found = checks(examine(exported.plain, strings_compared=50, heldout=replace(heldout, export=export)))
-    assert (found["logits_plain"].status, found["logits_quantized"].status) == ("not run", "passed")
+    for gone in ({"base": ""}, {"adapter": str(exported.plain.parent / "cleared-away")}):
+        export = exported.report.model_copy(update=gone)
+        found = checks(examine(exported.plain, strings_compared=50, heldout=replace(heldout, export=export)))
+        assert (found["logits_plain"].status, found["logits_quantized"].status) == ("not run", "passed"), gone
 
 
 def test_nothing_held_out_is_named_as_not_run(exported: Any, heldout: HeldOut) -> None:
@@ -197,7 +198,7 @@ def test_release_registers_what_works_and_refuses_what_does_not(
 
 
 def test_window_that_is_too_small_for_the_conversations_fails(learned: Path, heldout: HeldOut, tmp_path: Path) -> None:
-    long = replace(heldout, texts=[heldout.texts[0] * 6])
+    long = replace(heldout, texts=[heldout.texts[0]] * TEXTS + [heldout.texts[0] * 6])
     made = release(learned, None, tmp_path, "m", ExportConfig(context_length=256), gate=PASSED, heldout=long)
     context = checks(made.doctor)["context"]
     assert context.status == "failed"
