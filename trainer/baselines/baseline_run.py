@@ -7,6 +7,7 @@ What is there is not made again, so an interrupted comparison goes on, and more 
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from trainer.student.episodes import Case
 CONSISTENT = "best-of-n-consistent"
 STUDENTS = ("untrained", SFT, "best-of-n", PPO, "grpo")
 """What can be asked for; best-of-n gives two rows."""
+GREEDY = ("untrained", SFT)
+"""Those that no seed changes; they are scored once."""
 Progress = Callable[[str, float, float, str], None]
 """Called with (student and seed, done, total, note)."""
 
@@ -89,7 +92,7 @@ def compare_students(bench: Bench, students: Sequence[str], seeds: Sequence[int]
     if not seeds or not bench.test:
         raise TrainerError("baselines want at least one seed and one held-out prompt")
     wanted = {*students, SFT, *((PPO,) if "grpo" in students else ())}
-    for student in ("untrained", SFT):
+    for student in GREEDY:
         if student in wanted and not bench.file(student, 0).exists():
             progress(student, 0, 1, "")
             model = load_adapted(bench.base, bench.config.student, bench.sft if student == SFT else None)
@@ -100,9 +103,12 @@ def compare_students(bench: Bench, students: Sequence[str], seeds: Sequence[int]
             if student in wanted and not bench.file(last_written, seed).exists():
                 make(bench, seed, partial(progress, f"{student} seed {seed}"))
     kept = _kept(bench)
-    report = baseline_report(kept, samples=bench.samples, seeds=sorted({*seeds, *(one.seed for one in kept)}))
+    seeded = sorted({one.seed for one in kept if one.student not in GREEDY})
+    report = baseline_report(kept, samples=bench.samples, seeds=seeded)
     bench.run.finish(**report.model_dump(mode="json"))
-    page = Page("PPO and its baselines", f"{report.prompts} held-out prompts, seeds {', '.join(map(str, seeds))}")
+    page = Page(
+        "PPO and its baselines", f"{report.prompts} held-out prompts, seeds {', '.join(map(str, seeded)) or '-'}"
+    )
     baseline_section(page.verdict(report.sentence, report.earned), report).write(bench.run.path / "baselines.html")
     return report
 
@@ -144,7 +150,7 @@ def _ppo(bench: Bench, seed: int, tell: Tell) -> None:
             bench.reward,
             config,
             run,
-            progress=lambda done, total, metrics: tell(done, total, f"reward {metrics['reward']:.3f}"),
+            progress=lambda done, total, metrics: tell(done, total, f"reward {metrics.get('reward', math.nan):.3f}"),
         )
     model = load_adapted(bench.base, config.student, run.output("adapter"))
     bench.keep(PPO, seed, bench.greedy(model, load_tokenizer(bench.base)), tokens_written(run, config))

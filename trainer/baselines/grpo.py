@@ -44,7 +44,7 @@ def train_grpo(
         model: PeftModel with the SFT adapter, trainable.
         cases: prompts of the training split; any other is refused.
         folder: where TRL may put its files; nothing there is needed afterwards.
-        progress: called after each update with (tokens written, budget).
+        progress: called after each gradient step with (tokens written, budget).
 
     Raises:
         TrainerError: a case of another split, or episodes_per_update that does not make whole groups.
@@ -53,6 +53,7 @@ def train_grpo(
         raise TrainerError(f"GRPO learns from the training split only; case {foreign.trace_id} is of '{foreign.split}'")
     ppo = config.ppo
     batch = min(ppo.minibatch_size, ppo.episodes_per_update)
+    steps_per_update = ppo.epochs * (ppo.episodes_per_update // batch)
     if ppo.episodes_per_update % GENERATIONS or ppo.episodes_per_update % batch:
         raise TrainerError(
             f"ppo.episodes_per_update {ppo.episodes_per_update} is not a multiple of {GENERATIONS} and of "
@@ -102,7 +103,8 @@ def train_grpo(
 
         class Budget(TrainerCallback):  # type: ignore[misc]
             def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-                control.should_training_stop = spent >= budget
+                # not before all passes over the last episodes, which PPO makes too
+                control.should_training_stop = spent >= budget and state.global_step % steps_per_update == 0
                 if progress is not None:
                     progress(min(spent, budget), budget)
 

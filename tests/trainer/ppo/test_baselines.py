@@ -141,6 +141,11 @@ def test_what_was_scored_is_not_made_again(tmp_path: Path, cases: list[Case], le
     told: list[Any] = []
     report = compare_students(compared, ["untrained", "ppo"], [0, 1], lambda *facts: told.append(facts))
     assert told == []
+    assert report.seeds == [0, 1]
+    compared.file("ppo", 0).unlink()
+    assert compare_students(compared, ["sft"], [1], lambda *facts: None).seeds == [1], "nobody has a seed 0 any more"
+    compared.file("ppo", 0).write_text(ppo_and()[1].model_dump_json())
+    report = compare_students(compared, ["untrained", "ppo"], [0, 1], lambda *facts: None)
     assert [row.seeds for row in report.rows if row.student == "ppo"] == [2]
     assert read_baselines(compared.run.path) == report
     assert "PPO earns its place" in (compared.run.path / "baselines.html").read_text()
@@ -177,8 +182,15 @@ def test_grpo_of_trl_learns_in_our_episodes_until_the_budget_is_spent(
         return score_cases(model.get_base_model(), tokenizer, cases, letter_reward, **limits).summary.reward
 
     before, start = earned(), adapter_state(model)
-    written = train_grpo(model, tokenizer, cases, letter_reward, config, tmp_path / "grpo", seed=0, budget=1200)
+    told: list[tuple[int, int]] = []
+    written = train_grpo(
+        model, tokenizer, cases, letter_reward, config, tmp_path / "grpo", seed=0, budget=1200,
+        progress=lambda *step: told.append(step),
+    )  # fmt: skip
     assert 1200 <= written <= 1200 + 8 * 8, "it ends with the update that spends the budget"
+    steps = config.ppo.epochs * config.ppo.episodes_per_update // config.ppo.minibatch_size
+    assert steps > 1
+    assert len(told) % steps == 0, "with all its passes over that update's episodes"
     assert earned() > before + 0.2
     now = adapter_state(model)
     assert any(not torch.equal(start[key], now[key]) for key in start)
