@@ -13,14 +13,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gateway_requests import CALL, CANARY, ROOT, Build, ask, metric, question, until
+import pytest
+from gateway_requests import CALL, CANARY, ROOT, Build, ask, decisions, metric, question, until
 from loopback_servers import House, Upstream, http, reply
 
 from trainer.config import Config
 from trainer.export.student_prompt import StudentPrompt
 from trainer.rollout.local_student import LocalStudent, Student
 from trainer.rollout.message_stream import events
-from trainer.rollout.shadow import SCORES, score_turn
+from trainer.rollout.rollout_state import SCORES
+from trainer.rollout.shadow import score_turn
 from trainer.rollout.upstreams import open_client, upstream
 
 TAUGHT = {
@@ -67,13 +69,30 @@ def test_nobody_waits_and_what_comes_too_fast_is_dropped_and_counted(build: Buil
     assert sum(line["dropped"] for line in scores(house, 3)) == 3
 
 
-def test_no_shadow_beyond_stage_zero_without_tools_or_where_it_is_off(build: Build) -> None:
-    house = build(lambda _: [SSE], lambda _: [reply([CALL])], weight=0, shadow=False)
-    ask(house, question(stream=True))
-    ask(house, question(stream=True, tools=[]))
-    time.sleep(0.5)
+NO_SHADOW: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "beyond stage zero": ({"weight": 0.01}, {}),
+    "no tools": ({"weight": 0}, {"tools": []}),
+    "off": ({"weight": 0, "shadow": False}, {}),
+}
+
+
+@pytest.mark.parametrize(("keys", "changes"), NO_SHADOW.values(), ids=NO_SHADOW)
+def test_no_shadow_beyond_stage_zero_without_tools_or_where_it_is_off(
+    build: Build, keys: dict[str, Any], changes: dict[str, Any]
+) -> None:
+    house = build(lambda _: [SSE], lambda _: [reply([CALL])], **keys)
+    assert ask(house, question(stream=True, **changes)).content == STREAM
+    assert decisions(house)[0]["pinned"] == "teacher"
+    time.sleep(0.2)  # what is cast starts its process right after the reply
+    assert shadow_processes() == []
     assert house.local.asked == []
-    assert not (house.folder / SCORES).exists()
+
+
+def shadow_processes() -> list[int]:
+    """Children of this process that score turns."""
+    parents = Path(f"/proc/{os.getpid()}/task").glob("*/children")
+    children = [child for parent in parents for child in parent.read_text().split()]
+    return [int(c) for c in children if b"trainer.rollout.shadow" in Path(f"/proc/{c}/cmdline").read_bytes()]
 
 
 def score(answer: Any, taught: bytes = STREAM, encoding: str = "", **changes: Any) -> dict[str, Any]:
@@ -113,10 +132,8 @@ def test_a_process_that_dies_is_replaced(build: Build) -> None:
     house = build(lambda _: [SSE], lambda _: [reply([CALL])], weight=0)
     ask(house, question(stream=True))
     assert scores(house)[0]["total"] == 1
-    parents = Path(f"/proc/{os.getpid()}/task").glob("*/children")
-    children = [child for parent in parents for child in parent.read_text().split()]
-    [shadow] = [c for c in children if b"trainer.rollout.shadow" in Path(f"/proc/{c}/cmdline").read_bytes()]
-    os.kill(int(shadow), signal.SIGKILL)
+    [shadow] = shadow_processes()
+    os.kill(shadow, signal.SIGKILL)
     ask(house, question(stream=True))
     ask(house, question(stream=True))
     assert [line["reason"] for line in scores(house, 3)] == ["", "shadow_failed", ""]

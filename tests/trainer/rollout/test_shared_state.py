@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
-from trainer.config import RolloutConfig
-from trainer.rollout.controller import open_rollout
+import pytest
+
+from trainer.config import Config, RolloutConfig
+from trainer.rollout import session_pinning
+from trainer.rollout.controller import Controller, open_rollout
 
 STAGES = RolloutConfig(weights=[5, 20, 50, 80])
 WIDEN = """
@@ -35,3 +39,25 @@ def test_a_gateway_that_has_judged_a_stage_still_sees_what_other_processes_decid
     again = open_rollout(tmp_path / "rollout", STAGES)
     assert all(again.pins.find(f"session at {weight}") for weight in (20, 50, 80)), "pins outlive the process"
     again.close()
+
+
+def test_an_abort_while_a_session_is_pinned_takes_that_session_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Config(rollout=RolloutConfig(weights=[100]))
+    gateway, terminal = (open_rollout(tmp_path / "rollout", config.rollout) for _ in range(2))
+    abort = threading.Thread(target=lambda: Controller(terminal, config).abort(who="kim"))
+
+    def bucket(*_: str) -> int:
+        """The hash; the abort comes after the look at the stage and before the pin."""
+        abort.start()
+        abort.join(0.3)  # it has to wait for the transaction; without one it would be done
+        return 0
+
+    monkeypatch.setattr(session_pinning, "bucket", bucket)
+    assert gateway.place("s")[1] == "student"
+    abort.join(30)
+    assert gateway.place("s")[1] == "teacher"
+    assert gateway.current().weight == 0
+    gateway.close()
+    terminal.close()
