@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from gateway_requests import CALL, CANARY, ROOT, TEACHER_SAYS, Build, ask, decisions, get, post, question
+from gateway_requests import CALL, CANARY, ROOT, TEACHER_SAYS, Build, ask, decisions, get, post, question, until
 from loopback_servers import RESET, Asked, Upstream, http, reply
 from stage_traffic import stage_at
 
@@ -437,7 +437,7 @@ def test_the_command_serves_on_loopback_alone_and_survives_kill_minus_nine(tmp_p
             f'[rollout]\nweights = [50]\nteacher_url = "{teacher.url}"\nlocal_url = "{local.url}"\n', "utf-8"
         )
         sides = []
-        for _ in range(2):
+        for life in range(1, 3):
             process = subprocess.Popen(
                 [*CLI, "--config", str(config), "--state", str(tmp_path / "state")],
                 stdout=subprocess.PIPE,
@@ -453,6 +453,8 @@ def test_the_command_serves_on_loopback_alone_and_survives_kill_minus_nine(tmp_p
                 answer = post(f"{url}/v1/messages", json=question(), headers=headers).json()
                 seen[number] = answer.get("model", "teacher")
             sides.append(seen)
+            log = tmp_path / "state" / DECISIONS  # a request is counted after its reply
+            until(lambda: log.read_bytes().count(b"\n") == 20 * life)  # noqa: B023
             process.send_signal(signal.SIGKILL)
             process.wait()
             process.stdout.close()

@@ -28,12 +28,12 @@ OVERLOADED = b'{"type":"error","error":{"type":"overloaded_error","message":"Ove
 
 
 def ask_until_pinged(
-    build: Build, student: bytes, teacher: bytes = SSE, pings: int = 2, **headers: str
+    build: Build, student: bytes, teacher: bytes = SSE, pings: int = 2, accept: str = "identity"
 ) -> tuple[House, httpx2.Response, bytes]:
     """The reply to a streaming client, where the local server answers once the client has got so many pings."""
     go_on = threading.Event()
     house = build(lambda _: [teacher], lambda _: [go_on, student], ping_seconds=0.1)
-    names = {"x-claude-code-session-id": "s1"} | headers
+    names = {"x-claude-code-session-id": "s1", "accept-encoding": accept}
     content = b""
     with httpx2.stream(
         "POST", f"{house.url}/v1/messages", verify=False, timeout=60, json=question(stream=True), headers=names
@@ -68,7 +68,7 @@ def test_a_client_that_does_not_stream_gets_no_pings(build: Build) -> None:
 
 def test_after_pings_the_teacher_still_answers_uncompressed_and_whole(build: Build) -> None:
     refused = http("500 Error", b"")
-    house, _, content = ask_until_pinged(build, refused, pings=1, **{"accept-encoding": "gzip, br"})
+    house, _, content = ask_until_pinged(build, refused, pings=1, accept="gzip, br")
     assert content == PING * content.count(PING) + STREAM
     assert house.teacher.asked[0].header("accept-encoding") == "identity"
     line = decisions(house)[0]
@@ -189,7 +189,7 @@ def test_metrics_count_requests_endings_and_tokens(build: Build) -> None:
 
 
 def test_every_local_server_gets_the_prompt_and_tools_of_the_training(build: Build) -> None:
-    trained = {
+    trained: dict[str, Any] = {
         "type": "function",
         "function": {
             "name": "Read",

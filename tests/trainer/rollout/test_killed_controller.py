@@ -14,7 +14,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from gateway_requests import CALL, TEACHER_SAYS, question
+from gateway_requests import CALL, TEACHER_SAYS, question, until
 from loopback_servers import Asked, Upstream, reply
 
 from trainer.config import RolloutConfig, load_config
@@ -50,6 +50,7 @@ class Load:
 
     def __init__(self) -> None:
         self.sides: dict[str, list[str]] = defaultdict(list)
+        self.answered = 0
         self.broken = 0
 
     async def run(self, url: str, stop: threading.Event, seed: int) -> None:
@@ -69,6 +70,7 @@ class Load:
                         self.broken += 1
                         return
                     self.sides[name].append("student" if answer.get("model") else "teacher")
+                    self.answered += 1
 
         await asyncio.gather(*map(client, range(6)))
 
@@ -103,6 +105,8 @@ def kill_both(folder: Path, kills: int) -> tuple[Load, set[tuple[int, float, str
             stop = threading.Event()
             clients = threading.Thread(target=lambda: asyncio.run(load.run(url, stop, number)))  # noqa: B023
             clients.start()
+            wanted = load.answered + 10
+            until(lambda: load.answered >= wanted, 60)  # noqa: B023
             for process in draw.sample([serve, decide], 2):
                 stop.wait(draw.uniform(0.03, 0.4))
                 process.send_signal(signal.SIGKILL)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from gateway_requests import CALL, TEACHER_SAYS, question
+from gateway_requests import CALL, TEACHER_SAYS, question, until
 from loopback_servers import Upstream, reply
 
 from trainer.rollout.gateway import DECISIONS
@@ -28,6 +28,7 @@ class Load:
 
     def __init__(self) -> None:
         self.sides: dict[str, set[str]] = {}
+        self.answered = 0
         self.broken = 0
 
     async def run(self, url: str, stop: threading.Event, seed: int) -> None:
@@ -46,6 +47,7 @@ class Load:
                         return
                     side = "student" if answer.get("model") else "teacher"
                     self.sides.setdefault(name, set()).add(side)
+                    self.answered += 1
 
         await asyncio.gather(*(client() for _ in range(8)))
 
@@ -68,6 +70,8 @@ def kill_under_load(folder: Path, kills: int) -> Load:
                 stop = threading.Event()
                 clients = threading.Thread(target=lambda: asyncio.run(load.run(url, stop, number)))  # noqa: B023
                 clients.start()
+                wanted = load.answered + 10
+                until(lambda: load.answered >= wanted, 60)  # noqa: B023
                 stop.wait(draw.uniform(0.05, 0.6))
                 process.send_signal(signal.SIGKILL)
                 process.wait()
