@@ -94,7 +94,7 @@ def test_terminated_run_saves_and_goes_on_where_it_was(tmp_path: Path) -> None:
 def write_forever(folder: Path, told: int) -> None:
     for update in range(10_000):
         weights = {"w": torch.full((500_000,), float(update))}
-        save_checkpoint(folder, Checkpoint(update, weights, {}, weights, {}, 0, None, None, {}, "x", []))
+        save_checkpoint(folder, Checkpoint(update, weights, {}, weights, {}, 0, None, {}, None, {}, "x", []))
         os.write(told, update.to_bytes(2, "big"))
 
 

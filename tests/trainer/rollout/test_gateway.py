@@ -11,12 +11,13 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-from gateway_requests import CALL, CANARY, ROOT, TEACHER_SAYS, Build, ask, decisions, get, post, question, until
+from gateway_requests import CALL, CANARY, ROOT, TEACHER_SAYS, Build, House, ask, decisions, get, post, question, until
 from loopback_servers import RESET, Asked, Upstream, http, reply
 from stage_traffic import stage_at
 
@@ -25,8 +26,13 @@ from trainer.errors import TrainerError
 from trainer.rollout import local_student, request_guard
 from trainer.rollout.controller import Controller, open_rollout
 from trainer.rollout.gateway import DECISIONS, Gateway
-from trainer.rollout.rollout_state import KILL_SWITCH
+from trainer.rollout.rollout_state import KILL_SWITCH, RolloutState
 from trainer.rollout.session_pinning import bucket, side_at
+
+
+def as_another_process(house: House) -> RolloutState:
+    """The rollout's state over a connection of its own, as `claude-trainer rollout` opens it beside the gateway."""
+    return RolloutState(house.state.folder, "cc-claude-agent", 100)
 
 
 def test_teacher_sessions_pass_byte_for_byte(build: Build) -> None:
@@ -346,7 +352,8 @@ def test_sessions_are_split_by_their_bucket_and_never_change_sides(build: Build)
     assert set(expected.values()) == {"student", "teacher"}
     for name in names:
         ask(house, session=name)
-    stage_at(house.state, 100)
+    with closing(as_another_process(house)) as state:
+        stage_at(state, 100)
     for name in names:
         ask(house, session=name)
     assert {line["session"]: line["answered_by"] for line in decisions(house, 60)[:30]} == expected
@@ -358,11 +365,12 @@ def test_sessions_are_split_by_their_bucket_and_never_change_sides(build: Build)
 def test_an_abort_takes_effect_at_the_next_request_and_for_good(build: Build) -> None:
     house = build(lambda _: [TEACHER_SAYS], lambda _: [reply([CALL])])
     assert ask(house).json()["model"] == "llama-claude-ppo-v1"
-    controller = Controller(house.state, Config(rollout=RolloutConfig(weights=[100])))
-    controller.abort(who="somebody")
-    assert ask(house).json() == {"from": "teacher"}
-    assert ask(house, session="new").json() == {"from": "teacher"}
-    controller.advance(who="somebody", force="again")
+    with closing(as_another_process(house)) as state:
+        controller = Controller(state, Config(rollout=RolloutConfig(weights=[100])))
+        controller.abort(who="somebody")
+        assert ask(house).json() == {"from": "teacher"}
+        assert ask(house, session="new").json() == {"from": "teacher"}
+        controller.advance(who="somebody", force="again")
     assert ask(house).json() == {"from": "teacher"}
     assert ask(house, session="newer").json()["model"] == "llama-claude-ppo-v1"
 
@@ -379,7 +387,8 @@ def test_an_abort_while_the_student_writes_counts_for_that_reply(build: Build) -
     client = threading.Thread(target=lambda: answers.append(ask(house)))
     client.start()
     assert asked.wait(60)
-    Controller(house.state, Config(rollout=RolloutConfig(weights=[100]))).abort(who="somebody")
+    with closing(as_another_process(house)) as state:
+        Controller(state, Config(rollout=RolloutConfig(weights=[100]))).abort(who="somebody")
     go_on.set()
     client.join(60)
     assert answers[0].json() == {"from": "teacher"}
