@@ -220,7 +220,7 @@ class Train:
         metrics = {}
         for file in sorted(self.folder.glob("runs/*/metrics.jsonl")):
             rows = [json.loads(line) for line in file.read_text().splitlines()]
-            timed = {"time", "seconds", "validation_seconds", "tokens_per_second"}
+            timed = {"time", "seconds", "validation_seconds", "tokens_per_second", "outside_step", "memory"}
             metrics[file.parent.name] = [{k: v for k, v in row.items() if k not in timed} for row in rows]
         registered = json.loads((self.folder / "models" / "registry.json").read_text())
         return {
