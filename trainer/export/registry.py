@@ -28,7 +28,7 @@ from trainer.records import GateReport
 from trainer.run_folder import write_atomic
 
 SCHEMA_VERSION = 1
-Action = Literal["register", "promote", "rollback", "gc"]
+Action = Literal["register", "promote", "rollback", "withdraw", "gc"]
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 
 
@@ -86,8 +86,8 @@ class Event(Record):
     """One line of the history."""
 
     at: str = Field(description="ISO 8601 UTC")
-    action: Action = Field(description="register, promote, rollback or gc")
-    model: str = Field(description="Model that was registered, became current or lost its files")
+    action: Action = Field(description="register, promote, rollback, withdraw or gc")
+    model: str = Field(description="Model that was registered, became current, ceased to be it or lost its files")
     previous: str | None = Field(default=None, description="Model that was current before")
     note: str = Field(default="", description="Why, where a rule was overruled")
 
@@ -164,6 +164,8 @@ class Registry:
     ) -> ModelEntry:
         """Enters an export; a model of the same name is replaced, its history kept.
 
+        Where that was the current model and the new files may not go into service, the one before is current again.
+
         Raises:
             TrainerError: the doctor found it unfit.
         """
@@ -191,6 +193,12 @@ class Registry:
         with self._changed() as registry:
             registry.models = [model for model in registry.models if model.name != entry.name] + [entry]
             registry.history.append(Event(at=_now(), action="register", model=entry.name))
+            if registry.current == entry.name and entry.obstacles:
+                before = _previous(registry)
+                registry.history.append(
+                    Event(at=_now(), action="withdraw", model=entry.name, previous=entry.name, note=entry.obstacles[0])
+                )
+                registry.current = before
         return entry
 
     def verify(self, name: str) -> ModelEntry:
@@ -363,11 +371,11 @@ def _find(registry: RegistryFile, name: str, path: Path) -> ModelEntry:
 
 
 def _previous(registry: RegistryFile) -> str | None:
-    """Undoes promotions like a stack: each rollback takes one promotion back."""
+    """Undoes promotions like a stack: each rollback, and each withdrawal, takes one promotion back."""
     stack: list[str | None] = [None]
     for event in registry.history:
         if event.action == "promote":
             stack.append(event.model)
-        elif event.action == "rollback":
+        elif event.action in ("rollback", "withdraw"):
             stack.pop()
     return stack[-2] if len(stack) > 2 else None

@@ -120,6 +120,23 @@ def test_rollback_walks_back_and_history_keeps_everything(tmp_path: Path) -> Non
     ]
 
 
+def test_current_model_that_is_exported_again_and_fails_gives_way_to_the_one_before(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    for name in ("llama-claude-bc-v1", "llama-claude-ppo-v1"):
+        registered(tmp_path, name)
+        registry.promote(name)
+    registered(tmp_path, "llama-claude-ppo-v1")
+    assert registry.read().current == "llama-claude-ppo-v1", "as good as before"
+    registered(tmp_path, "llama-claude-ppo-v1", gate=FAIL)
+    found = registry.read()
+    assert found.current == "llama-claude-bc-v1"
+    assert (found.history[-1].action, found.history[-1].note) == ("withdraw", "it has the gate verdict FAIL")
+    with pytest.raises(TrainerError, match="no earlier model"):
+        registry.rollback()
+    registered(tmp_path, "llama-claude-bc-v1", gate=None)
+    assert registry.read().current is None
+
+
 def test_file_that_was_changed_is_not_promoted(tmp_path: Path) -> None:
     registered(tmp_path, "m")
     (tmp_path / "m-q4_k_m.gguf").write_bytes(b"other")
