@@ -133,8 +133,7 @@ def score(road: Road, adapter: Path, cases: list[Case]) -> Any:
         load_tokenizer(base),
         cases,
         BehavioralRewardModel(config.reward),
-        max_turns=config.ppo.max_turns,
-        max_new_tokens=config.ppo.max_new_tokens,
+        config.ppo,
     )
 
 

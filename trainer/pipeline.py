@@ -101,7 +101,8 @@ class Road:
     def _measured(self) -> str:
         """Hash of what a held-out score depends on beside student and prompt: scores of another one do not compare."""
         ppo, live = self.config.ppo, "replayed" if self.live is None else "live"
-        limits = (ppo.max_turns, ppo.max_new_tokens, ppo.max_patches, ppo.patch_penalty)
+        limits = [ppo.max_turns, ppo.max_new_tokens, ppo.max_patches, ppo.patch_penalty]
+        limits += filter(None, [ppo.window])  # without one, scores of before there was such a limit still compare
         return content_hash(self.config.reward, self.config.dataset.system_prompt, limits, live)
 
     # The stages
@@ -264,10 +265,8 @@ class Road:
                 load_tokenizer(base),
                 cases,
                 BehavioralRewardModel(self.config.reward),
+                self.config.ppo,
                 samples=mining.samples,
-                max_turns=self.config.ppo.max_turns,
-                max_new_tokens=self.config.ppo.max_new_tokens,
-                temperature=self.config.ppo.temperature,
                 seed=self.config.student.seed,
                 top=mining.top,
                 previous=known,
@@ -322,8 +321,7 @@ class Road:
                 load_tokenizer(base),
                 cases,
                 BehavioralRewardModel(self.config.reward),
-                max_turns=self.config.ppo.max_turns,
-                max_new_tokens=self.config.ppo.max_new_tokens,
+                self.config.ppo,
                 student=name,
             )
             summary = heldout.summary

@@ -73,8 +73,7 @@ class Bench:
 
     def greedy(self, model: Any, tokenizer: Any) -> list[Rollout]:
         """The student's episodes on the held-out prompts."""
-        turns, tokens = self.config.ppo.max_turns, self.config.ppo.max_new_tokens
-        return score_cases(model, tokenizer, self.test, self.reward, max_turns=turns, max_new_tokens=tokens).rows
+        return score_cases(model, tokenizer, self.test, self.reward, self.config.ppo).rows
 
 
 def compare_students(bench: Bench, students: Sequence[str], seeds: Sequence[int], progress: Progress) -> BaselineReport:

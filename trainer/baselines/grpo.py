@@ -79,11 +79,9 @@ def train_grpo(
                 tokenizer,
                 [by_name[prompt] for prompt in prompts],
                 reward,
-                max_turns=ppo.max_turns,
-                max_new_tokens=ppo.max_new_tokens,
+                ppo,
                 temperature=ppo.temperature,
                 seed=seed * 2**20 + spent,
-                window=ppo.window,
                 turn_rewards=False,
             ).rollouts
             policy.train()

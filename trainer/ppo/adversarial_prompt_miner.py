@@ -26,6 +26,7 @@ import orjson
 from pydantic import Field
 
 from claude_capture.claude_trace_schema import Record, Trace
+from trainer.config import PpoConfig
 from trainer.errors import TrainerError
 from trainer.ppo.rollout_buffer import Reward, Rollout, collect
 from trainer.records import similarity
@@ -83,11 +84,9 @@ def mine(
     tokenizer: Any,
     cases: Sequence[Case],
     reward: Reward,
+    ppo: PpoConfig,
     *,
     samples: int,
-    max_turns: int,
-    max_new_tokens: int,
-    temperature: float = 1.0,
     seed: int = 0,
     top: int = 50,
     previous: Sequence[MinedPrompt] = (),
@@ -96,6 +95,7 @@ def mine(
 
     Args:
         cases: prompts of the training split; any other is refused.
+        ppo: gives the temperature and the limits of an episode: prompts are sampled as PPO would sample them.
         samples: episodes per prompt, at least 2.
         top: how many prompts of this round count as chosen (they lose staleness).
         previous: what the last round found. Prompts chosen then that are not looked at now are kept as they were.
@@ -114,9 +114,8 @@ def mine(
         tokenizer,
         [case for case in cases for _ in range(samples)],
         reward,
-        max_turns=max_turns,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
+        ppo,
+        temperature=ppo.temperature,
         seed=seed,
         turn_rewards=False,
     ).rollouts

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from claude_capture.claude_trace_schema import Trace
-from trainer.config import Config
+from trainer.config import Config, PpoConfig
 from trainer.errors import TrainerError
 from trainer.ppo.replay_environment import Mode, ReplayEnvironment
 from trainer.records import BCSample, Split
 from trainer.student.chat_format import encode
-from trainer.student.episodes import Case
+from trainer.student.episodes import Case, longest_episode
 
 
 def cases_from(
@@ -59,11 +59,15 @@ def cases_from(
     return cases
 
 
-def fitting(cases: Sequence[Case], tokenizer: Any, room: int) -> tuple[list[int], dict[str, int]]:
-    """Indices of the cases whose opening is at most `room` tokens long, and the lengths of the others by trace_id.
+def fitting(cases: Sequence[Case], tokenizer: Any, model: Any, ppo: PpoConfig) -> tuple[list[int], dict[str, int]]:
+    """Indices of the training cases whose opening leaves room for a turn; lengths of the others by trace_id.
 
     A case whose environment cannot be opened is not judged here: it may open when it is drawn.
+
+    Raises:
+        TrainerError: none leaves room.
     """
+    window = longest_episode(model, ppo.window)
     fit: list[int] = []
     left_out: dict[str, int] = {}
     for index, case in enumerate(cases):
@@ -74,10 +78,12 @@ def fitting(cases: Sequence[Case], tokenizer: Any, room: int) -> tuple[list[int]
             fit.append(index)
             continue
         length = len(encode(tokenizer, messages, environment.tools, generation_prompt=True).ids)
-        if length <= room:
+        if length + ppo.max_new_tokens <= window:
             fit.append(index)
         else:
             left_out[case.trace_id] = length
+    if not fit:
+        raise TrainerError(f"no training prompt leaves room for a turn in a window of {window} tokens: ppo.window")
     return fit, left_out
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import Field
 
 from claude_capture.claude_trace_schema import Record, Trace
+from trainer.config import PpoConfig
 from trainer.errors import TrainerError
 from trainer.ppo.replay_environment import Coverage
 from trainer.ppo.rollout_buffer import Reward, Rollout, collect
@@ -80,9 +81,8 @@ def score_cases(
     tokenizer: Any,
     cases: Sequence[Case],
     reward: Reward,
+    ppo: PpoConfig,
     *,
-    max_turns: int,
-    max_new_tokens: int,
     batch_size: int = 64,
     student: str = "student",
 ) -> Heldout:
@@ -90,6 +90,7 @@ def score_cases(
 
     Args:
         model: causal language model of transformers, in eval mode.
+        ppo: gives the limits of an episode, see `collect`.
         batch_size: episodes that are generated together.
         student: version written into the traces.
     """
@@ -98,8 +99,7 @@ def score_cases(
         tokenizer,
         cases,
         reward,
-        max_turns=max_turns,
-        max_new_tokens=max_new_tokens,
+        ppo,
         batch_size=batch_size,
         student=student,
         turn_rewards=False,

@@ -125,10 +125,7 @@ def train_ppo(
     if foreign := next((case for case in cases if case.split != "train"), None):
         raise TrainerError(f"PPO learns from the training split only; case {foreign.trace_id} is of '{foreign.split}'")
     require_adapter(model)
-    window = min(ppo.window or math.inf, model.config.max_position_embeddings)
-    fit, left_out = fitting(cases, tokenizer, int(window) - ppo.max_new_tokens)
-    if not fit:
-        raise TrainerError(f"no training prompt leaves room for a turn in a window of {window} tokens: ppo.window")
+    fit, left_out = fitting(cases, tokenizer, model, ppo)
     weights = [weights[index] for index in fit] if weights is not None else None
     cases = [cases[index] for index in fit]
     model.eval()  # no dropout: the policy that is improved is the policy that was sampled
@@ -314,11 +311,9 @@ class _Loop:
             self.tokenizer,
             cases[first:end],
             self.reward,
-            max_turns=ppo.max_turns,
-            max_new_tokens=ppo.max_new_tokens,
+            ppo,
             temperature=temperature,
             seed=seed + first,
-            window=ppo.window,
             student=self.run.path.name,
             turn_rewards=turn_rewards,
             drop=True,

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from claude_capture.claude_trace_schema import Trace
+from trainer.config import PpoConfig
 from trainer.ppo.replay_environment import Coverage, ReplayEnvironment
 from trainer.records import Message, RewardBreakdown
 from trainer.student.chat_format import ParsedTurn
@@ -75,22 +76,24 @@ def collect(
     tokenizer: Any,
     cases: Sequence[Case],
     reward: Reward,
+    ppo: PpoConfig,
     *,
-    max_turns: int,
-    max_new_tokens: int,
     temperature: float = 0.0,
     seed: int = 0,
     batch_size: int = 64,
-    window: int | None = None,
     student: str = "student",
     turn_rewards: bool = True,
     drop: bool = False,
 ) -> Collected:
     """Lets the student work on every case and scores what it did.
 
+    Training, mining, evaluations and baselines all come through here, so that an episode ends at the same limits in
+    each of them: `max_turns`, `max_new_tokens` and `window`.
+
     Args:
+        ppo: gives the limits and nothing else.
+        temperature: 0 is greedy.
         batch_size: episodes that are generated together.
-        window: longest episode in tokens, see `run_episodes`.
         student: version written into the traces.
         turn_rewards: False scores only whole episodes, which is all an evaluation needs.
         drop: leave out, and name, episodes whose environment failed, that have no reward, or in which the student
@@ -107,11 +110,11 @@ def collect(
             model,
             tokenizer,
             environments,
-            max_turns=max_turns,
-            max_new_tokens=max_new_tokens,
+            max_turns=ppo.max_turns,
+            max_new_tokens=ppo.max_new_tokens,
             temperature=temperature,
             seed=seed + start,
-            window=window,
+            window=ppo.window,
         )
         generated = time.perf_counter()
         for case, environment, episode in zip(part, environments, episodes, strict=True):

@@ -141,6 +141,12 @@ class _Row:
         return True
 
 
+def longest_episode(model: Any, window: int | None) -> int:
+    """Tokens of the longest episode: `window`, but no more than the model has positions; None asks for those."""
+    positions: int = model.config.max_position_embeddings
+    return min(window or positions, positions)
+
+
 def run_episodes(
     model: Any,
     tokenizer: Any,
@@ -163,12 +169,12 @@ def run_episodes(
         max_new_tokens: longest turn, in tokens; a longer one ends the episode with `stop="max_tokens"`.
         temperature: 0 takes the most likely token, above 0 samples.
         seed: episode i draws from its own generator, seeded with `seed + i`, whatever else is in the batch.
-        window: longest episode in tokens; it ends with `stop="window"` where the next turn would not fit, at once
-            where its prompt does not. None, or more than the model has positions, is the model's positions.
+        window: longest episode in tokens, see `longest_episode`; it ends with `stop="window"` where the next turn
+            would not fit, at once where its prompt does not.
         progress: called with the number of episodes that have just ended.
     """
     end = tokenizer.convert_tokens_to_ids(EOT)
-    window = min(filter(None, (window, model.config.max_position_embeddings)))
+    window = longest_episode(model, window)
     rows = [_Row(environment, tokenizer, seed + index, window) for index, environment in enumerate(environments)]
     active = [row for row in rows if row.pending]
     cache = in_place_cache()

@@ -200,8 +200,8 @@ def test_one_bad_minibatch_does_not_cost_the_others(
     micro_model: Make, tokenizer: Any, cases: list[Case], letter_reward: Any, ppo_config: MakeConfig
 ) -> None:
     model = micro_model()
-    options: dict[str, Any] = {"max_turns": 1, "max_new_tokens": 8, "temperature": 1.0}
-    rollouts = collect(model.get_base_model(), tokenizer, cases, letter_reward, **options).rollouts
+    ppo = ppo_config().ppo
+    rollouts = collect(model.get_base_model(), tokenizer, cases, letter_reward, ppo, temperature=1.0).rollouts
     with frozen_reference(model):
         learner = Learner(model, ppo_config(minibatch_size=2, epochs=1).ppo)
         backward, calls = learner.accelerator.backward, []

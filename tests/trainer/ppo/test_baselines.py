@@ -176,10 +176,9 @@ def test_grpo_of_trl_learns_in_our_episodes_until_the_budget_is_spent(
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     model, config = micro_model(), ppo_config(max_new_tokens=8, learning_rate=1e-2)
-    limits = {"max_turns": 1, "max_new_tokens": 8}
 
     def earned() -> float:
-        return score_cases(model.get_base_model(), tokenizer, cases, letter_reward, **limits).summary.reward
+        return score_cases(model.get_base_model(), tokenizer, cases, letter_reward, config.ppo).summary.reward
 
     before, start = earned(), adapter_state(model)
     told: list[tuple[int, int]] = []

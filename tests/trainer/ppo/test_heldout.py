@@ -179,7 +179,7 @@ def test_mining_prefers_what_can_be_learned_and_forgets_what_was_just_practised(
     micro_model: Callable[[], Any], tokenizer: Any, cases: list[Case], tmp_path: Path
 ) -> None:
     model = micro_model().get_base_model()
-    options = {"samples": 4, "max_turns": 1, "max_new_tokens": 4, "top": 2}
+    options: Any = {"ppo": PpoConfig(max_turns=1, max_new_tokens=8), "samples": 4, "top": 2}
     first = mine(model, tokenizer, cases[:3], Coin(), **options)
     assert {prompt.trace_id for prompt in first.prompts[:2]} == {"case-1", "case-2"}
     last = first.prompts[-1]
@@ -211,10 +211,10 @@ def test_mining_never_touches_another_split(
         foreign = Case("secret", (), cases[0].make_environment, split=split)
         with pytest.raises(TrainerError, match=f"only the training split is mined; case secret is of '{split}'"):
             mine(
-                None, tokenizer, [*cases, foreign], letter_reward, samples=2, max_turns=1, max_new_tokens=4
+                None, tokenizer, [*cases, foreign], letter_reward, PpoConfig(), samples=2
             )  # refused before the model is needed
     with pytest.raises(TrainerError, match="at least 2"):
-        mine(None, tokenizer, cases, letter_reward, samples=1, max_turns=1, max_new_tokens=4)
+        mine(None, tokenizer, cases, letter_reward, PpoConfig(), samples=1)
     with pytest.raises(TrainerError, match="run `claude-trainer mine` first"):
         read_mined(tmp_path / "mined.jsonl")
     (tmp_path / "mined.jsonl").write_text('{"trace_id": 3}\n')
@@ -275,8 +275,9 @@ def test_greedy_scores_of_a_model_are_repeatable_and_fill_the_gate_page(
     samples = [edit_sample.model_copy(update={"trace_id": f"t{i}", "split": "test"}) for i in range(3)]
     cases = cases_from(samples, [record.trace_from(sample) for sample in samples], Config(), "test")
     model, reward = micro_model().get_base_model(), BehavioralRewardModel(RewardConfig())
-    one = score_cases(model, tokenizer, cases, reward, max_turns=2, max_new_tokens=8)
-    two = score_cases(model, tokenizer, cases, reward, max_turns=2, max_new_tokens=8, batch_size=1)
+    limits = PpoConfig(max_turns=2, max_new_tokens=8)
+    one = score_cases(model, tokenizer, cases, reward, limits)
+    two = score_cases(model, tokenizer, cases, reward, limits, batch_size=1)
     assert [row.episode.ids for row in one.rows] == [row.episode.ids for row in two.rows]
     assert one.summary == two.summary
     assert [breakdown.trace_id for breakdown in one.breakdowns] == ["t0", "t1", "t2"]
@@ -322,10 +323,10 @@ def test_turn_cut_off_by_its_length_is_scored(
     micro_model: Callable[[], Any], tokenizer: Any, edit_case: Case, reward: Any
 ) -> None:
     model = micro_model().get_base_model()
-    (rollout,) = collect(model, tokenizer, [edit_case], reward, max_turns=2, max_new_tokens=4).rollouts
+    (rollout,) = collect(model, tokenizer, [edit_case], reward, PpoConfig(max_turns=2, max_new_tokens=8)).rollouts
     assert rollout.episode.stop == "max_tokens"
     assert len(rollout.turn_rewards) == len(rollout.turn_ends) == 1
-    assert rollout.turn_ends[-1] == len(rollout.written) == 4
+    assert rollout.turn_ends[-1] == len(rollout.written) == 8
 
 
 def test_page_of_a_run_shows_its_curves() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.trainer.ppo.micro import micro_config
 from trainer.config import Config
 from trainer.errors import TrainerError
 from trainer.ppo.learner import Learner
@@ -38,7 +39,7 @@ def rows(run: RunFolder) -> list[dict[str, Any]]:
 @pytest.fixture
 def rollouts(micro_model: Make, tokenizer: Any, cases: list[Case], letter_reward: Any) -> list[Rollout]:
     model = micro_model().get_base_model()
-    return collect(model, tokenizer, cases, letter_reward, max_turns=1, max_new_tokens=8, temperature=1.0).rollouts
+    return collect(model, tokenizer, cases, letter_reward, micro_config().ppo, temperature=1.0).rollouts
 
 
 def test_ppo_learns_a_reward_that_can_be_learned(
@@ -256,7 +257,7 @@ def test_batch_of_eight_is_four_with_two_accumulations(
         model = micro_model()
         config = ppo_config(minibatch_size=8, gradient_accumulation=accumulation, epochs=1).ppo
         sampled = collect(
-            model.get_base_model(), tokenizer, eight, letter_reward, max_turns=1, max_new_tokens=8, temperature=1.0
+            model.get_base_model(), tokenizer, eight, letter_reward, ppo_config().ppo, temperature=1.0
         ).rollouts
         with frozen_reference(model):
             learner = Learner(model, config)
