@@ -145,6 +145,9 @@ class BaselineScores(Record):
     alignment: float | None = Field(description="Mean tool-use similarity in [0, 1]; None where it never applies")
     exact_sequences: float = Field(description="Share of episodes with the same calls, arguments and order")
     written_tokens: int = Field(description="Tokens that the student wrote in training; 0 without training by reward")
+    left_out: list[str] = Field(
+        default_factory=list, description="Training prompts that do not fit the window, by trace id"
+    )
 
 
 class Gain(Record):
@@ -170,6 +173,7 @@ class BaselineRow(Record):
     exact_sequences: float = Field(description="Share of episodes with the same calls, arguments and order")
     seeds: int = Field(description="Seeds behind it")
     written_tokens: int = Field(description="Tokens written in training, mean over seeds")
+    left_out: list[str] = Field(default_factory=list, description="As in BaselineScores, of all seeds")
     gain: Gain | None = Field(description="Over the SFT student; None for that one itself")
 
 

@@ -58,7 +58,9 @@ class Bench:
         """Where the scores of a student with a seed are kept."""
         return self.run.path / "scores" / f"{student}-{seed}.json"
 
-    def keep(self, student: str, seed: int, rows: Sequence[Rollout], written_tokens: int = 0) -> None:
+    def keep(
+        self, student: str, seed: int, rows: Sequence[Rollout], written_tokens: int = 0, left_out: Sequence[str] = ()
+    ) -> None:
         """Stores what a student's episodes earned."""
         summary = summarise(rows)
         scores = BaselineScores(
@@ -68,6 +70,7 @@ class Bench:
             alignment=summary.alignment,
             exact_sequences=summary.exact_sequences,
             written_tokens=written_tokens,
+            left_out=list(left_out),
         )
         write_atomic(self.file(student, seed), scores.model_dump_json(indent=1) + "\n")
 
@@ -152,7 +155,8 @@ def _ppo(bench: Bench, seed: int, tell: Tell) -> None:
             progress=lambda done, total, metrics: tell(done, total, f"reward {metrics.get('reward', math.nan):.3f}"),
         )
     model = load_adapted(bench.base, config.student, run.output("adapter"))
-    bench.keep(PPO, seed, bench.greedy(model, load_tokenizer(bench.base)), tokens_written(run, config))
+    rows = bench.greedy(model, load_tokenizer(bench.base))
+    bench.keep(PPO, seed, rows, tokens_written(run, config), (run.result or {}).get("left_out", ()))
 
 
 def tokens_written(run: RunFolder, config: Config) -> int:
@@ -172,7 +176,7 @@ def _grpo(bench: Bench, seed: int, tell: Tell) -> None:
         load_tokenizer(bench.base),
     )
     folder = bench.run.path / f"grpo-seed{seed}"
-    written = train_grpo(
+    run = train_grpo(
         model,
         tokenizer,
         bench.train,
@@ -184,4 +188,4 @@ def _grpo(bench: Bench, seed: int, tell: Tell) -> None:
         progress=lambda done, total: tell(done, total, f"{done:,} of {total:,} tokens"),
     )
     shutil.rmtree(folder, ignore_errors=True)
-    bench.keep("grpo", seed, bench.greedy(model.get_base_model(), tokenizer), written)
+    bench.keep("grpo", seed, bench.greedy(model.get_base_model(), tokenizer), run.written_tokens, run.left_out)

@@ -90,6 +90,7 @@ def _row(name: str, scores: Sequence[BaselineScores], sft: Sequence[float]) -> B
         exact_sequences=statistics.fmean(one.exact_sequences for one in scores),
         seeds=len(scores),
         written_tokens=round(statistics.fmean(one.written_tokens for one in scores)),
+        left_out=sorted({name for one in scores for name in one.left_out}),
         gain=None if name == SFT else gain_over(SFT, [one.totals for one in scores], sft),
     )
 

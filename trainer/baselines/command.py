@@ -41,6 +41,7 @@ def baselines(
     from claude_capture.data_root import resolve_data_root
     from trainer.config import load_config
     from trainer.pipeline import Road
+    from trainer.report.baseline_section import left_out_sentence
     from trainer.terminal import Stages
 
     try:
@@ -58,6 +59,8 @@ def baselines(
         gain = f"  {row.gain.mean:+.3f} [{row.gain.low:+.3f}, {row.gain.high:+.3f}] over sft" if row.gain else ""
         click.echo(f"{row.student:<22} {row.reward:+.3f} [{row.low:+.3f}, {row.high:+.3f}]{gain}")
     click.echo(report.sentence)
+    if left_out := left_out_sentence(report):
+        click.echo(left_out)
     click.echo(f"report: {road.baselines_folder(prompts, samples) / 'baselines.html'}")
 
 

@@ -13,17 +13,28 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trainer.config import Config
 from trainer.errors import TrainerError
+from trainer.ppo.cases import fitting
 from trainer.ppo.rollout_buffer import Reward, collect
 from trainer.student.episodes import Case
 
 GENERATIONS = 4
 """Episodes per prompt and update; a divisor of ppo.episodes_per_update."""
 MOST_STEPS = 1_000_000
+
+
+@dataclass(frozen=True)
+class GrpoRun:
+    """What a run used."""
+
+    written_tokens: int
+    left_out: list[str]
+    """Prompts that do not fit the window, by trace id."""
 
 
 def train_grpo(
@@ -37,17 +48,19 @@ def train_grpo(
     seed: int,
     budget: int,
     progress: Callable[[int, int], None] | None = None,
-) -> int:
-    """Trains the model's adapter in place until the student has written `budget` tokens; returns how many it wrote.
+) -> GrpoRun:
+    """Trains the model's adapter in place until the student has written `budget` tokens.
 
     Args:
         model: PeftModel with the SFT adapter, trainable.
-        cases: prompts of the training split; any other is refused.
+        cases: prompts of the training split; any other is refused, and one that does not fit the window left out, as
+            PPO does.
         folder: where TRL may put its files; nothing there is needed afterwards.
         progress: called after each gradient step with (tokens written, budget).
 
     Raises:
-        TrainerError: a case of another split, or episodes_per_update that does not make whole groups.
+        TrainerError: a case of another split, episodes_per_update that does not make whole groups, or no case that
+            fits.
     """
     if foreign := next((case for case in cases if case.split != "train"), None):
         raise TrainerError(f"GRPO learns from the training split only; case {foreign.trace_id} is of '{foreign.split}'")
@@ -59,6 +72,7 @@ def train_grpo(
             f"ppo.episodes_per_update {ppo.episodes_per_update} is not a multiple of {GENERATIONS} and of "
             f"ppo.minibatch_size {ppo.minibatch_size}; the GRPO baseline needs whole groups and minibatches"
         )
+    fit, left_out = fitting(cases, tokenizer, model, ppo)
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is announced as experimental on each start
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -67,7 +81,7 @@ def train_grpo(
         from transformers import PrinterCallback, TrainerCallback
         from trl import GRPOConfig, GRPOTrainer
 
-        by_name = {str(number): case for number, case in enumerate(cases)}
+        by_name = {str(number): cases[number] for number in fit}
         spent = 0
 
         def rollout(prompts: list[str], trainer: Any) -> dict[str, Any]:
@@ -140,4 +154,4 @@ def train_grpo(
         trainer.remove_callback(PrinterCallback)
         trainer.train()
     model.eval()
-    return spent
+    return GrpoRun(spent, sorted(left_out))

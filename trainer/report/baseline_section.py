@@ -17,6 +17,8 @@ NAMES = {
     "ppo": "PPO",
 }
 
+SHOWN_PROMPTS = 8
+
 
 def baseline_section(page: Page, report: BaselineReport) -> Page:
     """Adds the comparison to a page."""
@@ -53,12 +55,23 @@ def baseline_section(page: Page, report: BaselineReport) -> Page:
             [[names[gain.over], _gain(gain), _seed_interval(gain)] for gain in report.contrasts],
             "Paired differences per prompt. The interval over seeds says whether another run would bring the same.",
         )
+    if sentence := left_out_sentence(report):
+        page.text(sentence)
     return page.text(
         "* picked with the teacher's work at hand, so an upper bound that cannot be served. By agreement takes the "
         "sample that agrees most with the others, which needs no teacher. GRPO starts from the same SFT student, works "
         "in the same replay, is paid by the same reward and ends at the same number of written tokens as PPO with that "
         "seed; its last student is scored, of PPO the one that it keeps."
     )
+
+
+def left_out_sentence(report: BaselineReport) -> str:
+    """Which training prompts neither PPO nor GRPO learned from; empty where there are none."""
+    left_out = sorted({name for row in report.rows for name in row.left_out})
+    if not left_out:
+        return ""
+    named = ", ".join(left_out[:SHOWN_PROMPTS]) + (" …" if len(left_out) > SHOWN_PROMPTS else "")
+    return f"{len(left_out)} training prompts do not fit the window and were left out by PPO and GRPO alike: {named}."
 
 
 def read_baselines(folder: Path) -> BaselineReport | None:

@@ -165,6 +165,16 @@ def test_grpo_refuses_held_out_prompts_and_broken_groups(
         train_grpo(None, None, cases, letter_reward, ppo_config(episodes_per_update=6), tmp_path, seed=0, budget=1)
 
 
+def test_section_names_training_prompts_that_do_not_fit_the_window() -> None:
+    grpo = scores("grpo", 0.1, 0.2, 0.3).model_copy(update={"left_out": ["long", "longer"]})
+    report = baseline_report(ppo_and(grpo), samples=4, seeds=[0])
+    assert [row.left_out for row in report.rows] == [[], ["long", "longer"], []]
+    html = baseline_section(Page("t"), report).html()
+    assert "2 training prompts do not fit the window" in html
+    assert "long, longer" in html
+    assert "do not fit" not in baseline_section(Page("t"), baseline_report(ppo_and(), samples=4, seeds=[0])).html()
+
+
 def test_grpo_of_trl_learns_in_our_episodes_until_the_budget_is_spent(
     micro_model: Callable[[], Any],
     tokenizer: Any,
@@ -180,13 +190,17 @@ def test_grpo_of_trl_learns_in_our_episodes_until_the_budget_is_spent(
     def earned() -> float:
         return score_cases(model.get_base_model(), tokenizer, cases, letter_reward, config.ppo).summary.reward
 
+    words = [{"role": "user", "content": "please fix the typo " * 512}]
+    endless = SimpleNamespace(tools=[], reset=lambda: words, step=lambda turn: None)
+    long = Case("endless", (), lambda: endless, split="train")  # type: ignore[arg-type, return-value]
     before, start = earned(), adapter_state(model)
     told: list[tuple[int, int]] = []
-    written = train_grpo(
-        model, tokenizer, cases, letter_reward, config, tmp_path / "grpo", seed=0, budget=1200,
+    run = train_grpo(
+        model, tokenizer, [long, *cases], letter_reward, config, tmp_path / "grpo", seed=0, budget=1200,
         progress=lambda *step: told.append(step),
     )  # fmt: skip
-    assert 1200 <= written <= 1200 + 8 * 8, "it ends with the update that spends the budget"
+    assert 1200 <= run.written_tokens <= 1200 + 8 * 8, "it ends with the update that spends the budget"
+    assert run.left_out == ["endless"], "a prompt beyond the window is left out, as PPO does, and named"
     steps = config.ppo.epochs * config.ppo.episodes_per_update // config.ppo.minibatch_size
     assert steps > 1
     assert len(told) % steps == 0, "with all its passes over that update's episodes"
