@@ -1,7 +1,9 @@
-"""The wiring of the stages, as far as it needs no model."""
+"""The wiring of the stages, as far as it needs no trained model."""
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -9,9 +11,11 @@ import pytest
 from rich.console import Console
 
 from claude_capture.trace_storage import TraceStore
+from tests.trainer.student.tiny_bases import tiny_base
 from trainer.config import parse_config
 from trainer.errors import TrainerError
 from trainer.pipeline import Road
+from trainer.student_versions import UNTRAINED
 from trainer.terminal import Stages
 
 sys.path.insert(0, str(Path(__file__).parent / "dataset"))
@@ -47,3 +51,25 @@ def test_judging_a_student_that_was_never_trained_is_an_error_and_no_training(ro
         road.versions.adapter(road.versions.find("ppo", 2))
     assert road.versions.adapter(road.versions.find("untrained")) is None
     assert not list(road.runs.glob("*/result.json"))
+
+
+def test_round_of_mining_that_is_killed_does_not_count(
+    road: Road, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student = road.config.student.model_copy(update={"base_model": tiny_base(tmp_path / "bases")})
+    ppo = road.config.ppo.model_copy(update={"max_turns": 1, "max_new_tokens": 8})
+    road.config = road.config.model_copy(update={"student": student, "ppo": ppo})
+    _, first = road.mine(UNTRAINED, samples=2, prompts=2)
+    file = road.runs / "mined.jsonl"
+    before = file.read_bytes()
+
+    child = os.fork()
+    if child == 0:  # it dies when all its prompts are scored and it is about to write them down
+        die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # noqa: E731
+        monkeypatch.setattr("trainer.ppo.adversarial_prompt_miner.write_mined", die)
+        road.mine(UNTRAINED, samples=2, prompts=2)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert file.read_bytes() == before
+    _, second = road.mine(UNTRAINED, samples=2, prompts=2)
+    assert (first.round, second.round) == (0, 1)

@@ -49,7 +49,12 @@ class MinedPrompt(Record):
     agreement: float = Field(description="Mean similarity of the teacher's traces to each other; 1 for a single one")
     staleness: float = Field(description="In (0, 1]: 1 where it was never mined")
     rewards: list[float] = Field(description="Totals of the samples")
-    round: int = Field(description="0-based round of mining in which it was last chosen; -1 for never")
+    round: int = Field(
+        description="0-based round of mining in which it was last chosen; -1 for never, or with nothing left to learn"
+    )
+    looked: int | None = Field(
+        default=None, description="0-based round in which it was last looked at; None in files of before this was noted"
+    )
     why: str = Field(description="The same in words, with the commonest lost point")
 
 
@@ -61,6 +66,11 @@ class Mined:
     round: int
 
 
+def next_round(previous: Sequence[MinedPrompt]) -> int:
+    """0-based number of the round after those of a mined.jsonl, also where the last one found nothing to choose."""
+    return 1 + max((max(-1 if p.looked is None else p.looked, p.round) for p in previous), default=-1)
+
+
 def looked_at(cases: Sequence[Case], count: int, previous: Sequence[MinedPrompt] = ()) -> list[Case]:
     """Which training prompts a round samples: at most `count`, in the order of `cases`.
 
@@ -68,7 +78,7 @@ def looked_at(cases: Sequence[Case], count: int, previous: Sequence[MinedPrompt]
     moves on with each round, so that every prompt has its turn.
     """
     last = {prompt.trace_id: prompt.round for prompt in previous if prompt.round >= 0}
-    number = 1 + max(last.values(), default=-1)
+    number = next_round(previous)
     chosen = sorted((case for case in cases if case.trace_id in last), key=lambda case: last[case.trace_id])
     others = [case for case in cases if case.trace_id not in last]
     retests = chosen[: max(count // 2, count - len(others))]
@@ -108,7 +118,7 @@ def mine(
     if samples < 2:
         raise TrainerError(f"{samples} sample per prompt shows no variance; take at least 2")
     known = {prompt.trace_id: prompt for prompt in previous}
-    number = 1 + max((prompt.round for prompt in previous), default=-1)
+    number = next_round(previous)
     rollouts = collect(
         model,
         tokenizer,
@@ -138,6 +148,7 @@ def _rate(
     agreement = teacher_agreement(case.references, reward)
     last = before.round if before else -1
     staleness = 1.0 if last < 0 else 1 - 0.5 ** ((number - last) / STALE_AFTER)
+    priority = variance * agreement * staleness
     lost = Counter(line for rollout in rollouts for line in rollout.breakdown.explanation).most_common(1)
     history = "never mined"
     if before is not None and last >= 0:
@@ -151,12 +162,13 @@ def _rate(
     return MinedPrompt(
         trace_id=case.trace_id,
         split=case.split,
-        priority=variance * agreement * staleness,
+        priority=priority,
         variance=variance,
         agreement=agreement,
         staleness=staleness,
         rewards=rewards,
-        round=last,
+        round=last if priority > 0 else -1,
+        looked=number,
         why=why,
     )
 
@@ -170,12 +182,17 @@ def teacher_agreement(references: Sequence[Trace], reward: Reward) -> float:
 
 
 def sampling_weights(cases: Sequence[Case], mined: Sequence[MinedPrompt]) -> list[float]:
-    """How often PPO draws each case, relative to one that was not mined (1), rising with priority to LARGEST_SHARE."""
-    highest = max((prompt.priority for prompt in mined), default=0.0)
+    """How often PPO draws each case, relative to one that was not mined (1), rising with priority to LARGEST_SHARE.
+
+    Only what the newest round looked at counts. Lines kept from earlier rounds are there for re-tests: what they say
+    was true before it was practised.
+    """
+    newest = max((prompt.looked for prompt in mined if prompt.looked is not None), default=None)
+    priority = {prompt.trace_id: prompt.priority for prompt in mined if prompt.looked == newest}
+    highest = max(priority.values(), default=0.0)
     if highest <= 0:
         return [1.0] * len(cases)
-    priority = {prompt.trace_id: prompt.priority / highest for prompt in mined}
-    return [1 + (LARGEST_SHARE - 1) * priority.get(case.trace_id, 0.0) for case in cases]
+    return [1 + (LARGEST_SHARE - 1) * (priority.get(case.trace_id, 0.0) / highest) for case in cases]
 
 
 def write_mined(path: Path, mined: Mined) -> None:

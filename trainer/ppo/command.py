@@ -43,8 +43,12 @@ def ppo(config_path: str | None, data: str | None, version: int | None, mined: P
     """
     import json
 
+    from trainer.processes import is_main_process
+
     road = _road(config_path, data)
     result = road.ppo(version, mined)
+    if not is_main_process():
+        return
     if as_json:
         click.echo(json.dumps(result))
         return
