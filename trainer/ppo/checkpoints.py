@@ -43,6 +43,8 @@ class Checkpoint:
     """`fingerprint` of the adapter that PPO started from and of its reference."""
     random: list[Tensor]
     """State of torch's generators: the CPU's, then one per GPU."""
+    seconds: float = 0.0
+    """What the run has taken up to here, over all its legs; what a killed leg did after its last checkpoint is lost."""
 
 
 def fingerprint(*states: dict[str, Tensor]) -> str:

@@ -74,6 +74,7 @@ class PpoResult:
     best_score: float | None
     start_score: float | None
     seconds: float
+    """Over all legs of a run that was interrupted."""
     returns: int = 0
     """How often a student that ran away was exchanged for the best one."""
     stopped_because: str = ""
@@ -132,7 +133,7 @@ def train_ppo(
     with frozen_reference(model, reference), _termination() as received:
         learner = Learner(model, ppo)
         main = learner.accelerator.is_main_process
-        loop = _Loop(model, tokenizer, validation_cases, reward, config, run, learner, received)
+        loop = _Loop(model, tokenizer, validation_cases, reward, config, run, learner, received, began)
         with Trackers(config.tracking, run.path, learner.accelerator) as loop.trackers:
             state = loop.resume() or loop.begin(left_out)
             while state.update < ppo.updates and not Watch(**state.watch).stopped_because:
@@ -159,7 +160,7 @@ def train_ppo(
         best_update=state.best_update if best is state.best_adapter else state.update,
         best_score=state.best_score,
         start_score=state.start_score,
-        seconds=time.monotonic() - began,
+        seconds=loop.seconds(),
         returns=watch.returns,
         stopped_because=watch.stopped_because,
     )
@@ -183,7 +184,15 @@ class _Loop:
     learner: Learner
     received: list[int]
     """Signals that ask for an end."""
+    began: float
+    """Of this leg, on the monotonic clock."""
+    earlier_seconds: float = 0.0
+    """Of the legs before."""
     trackers: Trackers | None = None
+
+    def seconds(self) -> float:
+        """What the run has taken so far, over all its legs."""
+        return self.earlier_seconds + time.monotonic() - self.began
 
     def terminated(self) -> bool:
         """Whether any process was asked to end."""
@@ -232,6 +241,7 @@ class _Loop:
         load_adapter_state(self.model, state.adapter)
         self.learner.restore(state.learner)
         restore_random_state(state.random)
+        self.earlier_seconds = state.seconds
         if self.learner.accelerator.is_main_process:
             self.run.forget_after("update", state.update)
         return state
@@ -299,7 +309,7 @@ class _Loop:
     def save(self, state: Checkpoint) -> None:
         """Writes the checkpoint file; the main process alone does."""
         if self.learner.accelerator.is_main_process:
-            save_checkpoint(self.run.path / "checkpoints", state)
+            save_checkpoint(self.run.path / "checkpoints", replace(state, seconds=self.seconds()))
 
     def _collect(self, cases: Sequence[Case], *, temperature: float, seed: int, turn_rewards: bool) -> Collected:
         """Episodes on these cases: each process plays its stretch of them, all know what came of it."""

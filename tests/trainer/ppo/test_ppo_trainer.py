@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,9 @@ def test_interrupted_and_resumed_run_equals_an_uninterrupted_one(
             train_ppo(micro_model(), tokenizer, cases, cases, letter_reward, config, parts, progress=dying_at(death))
         assert parts.result is None
         torch.manual_seed(99)  # whatever happened to the process in between
+    last_leg = time.monotonic()
     second = train_ppo(resumed, tokenizer, cases, cases, letter_reward, config, parts)
+    last_leg = time.monotonic() - last_leg
 
     assert rows(parts) == rows(whole)
     assert len({row["kl_coefficient"] for row in rows(whole)[1:]}) > 3
@@ -101,6 +104,24 @@ def test_interrupted_and_resumed_run_equals_an_uninterrupted_one(
     assert (second.best_update, second.best_score) == (first.best_update, first.best_score)
     one, other = adapter_state(uninterrupted), adapter_state(resumed)
     assert all(torch.equal(one[key], other[key]) for key in one)
+    spent = sum(row["seconds"]["update"] for row in parts.metrics()[1:])
+    assert parts.result is not None
+    assert parts.result["seconds"] == second.seconds > max(spent, last_leg), "the seconds of every leg"
+
+
+def test_checkpoint_of_before_seconds_were_kept_is_gone_on_with(
+    micro_model: Make, tokenizer: Any, cases: list[Case], letter_reward: Any, ppo_config: MakeConfig, runs: Path
+) -> None:
+    config = ppo_config(updates=1)
+    run = RunFolder(runs, "ppo", config)
+    train_ppo(micro_model(), tokenizer, cases, [], letter_reward, config, run)
+    file = run.path / "checkpoints" / "000001.pt"
+    stored = torch.load(file, weights_only=True)
+    assert stored.pop("seconds") > 0
+    torch.save(stored, file)
+    (run.path / "result.json").unlink()
+    result = train_ppo(micro_model(), tokenizer, cases, [], letter_reward, ppo_config(updates=2), run)
+    assert (result.updates, result.seconds > 0) == (2, True)
 
 
 def test_sigterm_saves_and_ends_with_one_line_and_the_run_goes_on(
