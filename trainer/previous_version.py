@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from trainer.export.model_files import scores_file
 from trainer.export.registry import ModelEntry, Registry
 from trainer.ppo.heldout import Heldout, read_scores, write_scores
 from trainer.records import StudentScores
@@ -18,7 +19,7 @@ from trainer.student_versions import SFT, Student
 
 def keep_scores(models: Path, scores: StudentScores) -> Path:
     """Puts a student's scores beside its exported model."""
-    return write_scores(_file(models, scores.student), scores)
+    return write_scores(scores_file(models, scores.student), scores)
 
 
 def previous_scores(
@@ -43,16 +44,12 @@ def previous_scores(
     entry = previous_model(models, student, adapter)
     if entry is None:
         return None
-    kept = read_scores(_file(models, entry.name))
+    kept = read_scores(scores_file(models, entry.name))
     if kept and kept.measured == measured and prompts <= {one.trace_id for one in kept.scores}:
         return kept
     if entry.base and entry.adapter and Path(entry.adapter).is_dir():
         return score(entry.name, entry.base, Path(entry.adapter)).scores(entry.name, measured)
     return StudentScores(student=entry.name, measured=measured, scores=[])
-
-
-def _file(models: Path, name: str) -> Path:
-    return models / f"{name}-scores.json"
 
 
 def is_exported(models: Path, student: Student, adapter: Path | None) -> bool:

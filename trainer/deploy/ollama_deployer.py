@@ -26,6 +26,7 @@ from trainer.errors import TrainerError
 from trainer.export.doctor_corpus import TOOLS
 from trainer.export.export_records import Progress, sha256_of
 from trainer.export.gguf_file import GgufFile
+from trainer.export.model_files import modelfile
 from trainer.records import BCSample, Message
 from trainer.run_folder import write_atomic
 from trainer.student.chat_format import EOT, parse_assistant, render
@@ -230,8 +231,7 @@ def deploy(
             )
             _log(gguf.parent, entry)  # before the copy: a process killed in between still knows the way back
         _point_latest(client, tag, latest)
-        modelfile = gguf.with_suffix(".Modelfile")
-        write_atomic(modelfile, modelfile_text(gguf, num_ctx, licence), 0o644)
+        write_atomic(modelfile(gguf), modelfile_text(gguf, num_ctx, licence), 0o644)
         return DeployReport(
             server=client.url,
             version=version,
@@ -241,7 +241,7 @@ def deploy(
             uploaded=uploaded,
             num_ctx=num_ctx,
             calls=calls,
-            modelfile=str(modelfile),
+            modelfile=str(modelfile(gguf)),
             seconds=round(time.monotonic() - started, 2),
         )
 

@@ -31,7 +31,8 @@ def _alive(process: int) -> bool:
     return True
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """A file or a folder with all that is in it; nothing where there is none."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -48,7 +49,7 @@ def _clear(folder: Path) -> None:
         if leftover["kind"] == "replaced" and not final.exists():
             path.rename(final)
         else:
-            _remove(path)
+            remove(path)
 
 
 def _beside(final: Path, kind: str) -> Path:
@@ -81,6 +82,30 @@ def partial_file(final: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def staging_folder(final: Path) -> Iterator[Path]:
+    """Yields an empty folder beside `final`, on its file system; what is left of it at the end is removed.
+
+    What killed processes left behind there is removed first.
+
+    Raises:
+        TrainerError: the disk is full.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    _clear(final.parent)
+    staging = _beside(final, "partial")
+    remove(staging)  # of a dead process that had our number
+    try:
+        staging.mkdir()
+        yield staging
+    except OSError as error:
+        if error.errno in _FULL:
+            raise disk_full(final, error.strerror or "full") from None
+        raise
+    finally:
+        remove(staging)
+
+
+@contextmanager
 def partial_folder(final: Path) -> Iterator[Path]:
     """Yields an empty folder to write to; on success it takes the place of `final`, on failure it is removed.
 
@@ -89,22 +114,13 @@ def partial_folder(final: Path) -> Iterator[Path]:
     Raises:
         TrainerError: the disk is full.
     """
-    final.parent.mkdir(parents=True, exist_ok=True)
-    _clear(final.parent)
-    partial, replaced = _beside(final, "partial"), _beside(final, "replaced")
-    try:
-        partial.mkdir()
+    with staging_folder(final) as partial:
         yield partial
         for path in partial.iterdir():
             with path.open("rb+") as stream:
                 os.fsync(stream.fileno())
+        replaced = _beside(final, "replaced")
         if final.exists():
             final.rename(replaced)
         partial.rename(final)
-        _remove(replaced)
-    except OSError as error:
-        if error.errno in _FULL:
-            raise disk_full(final, error.strerror or "full") from None
-        raise
-    finally:
-        _remove(partial)
+        remove(replaced)

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from trainer.export.model_files import card_file
 from trainer.export.registry import ModelEntry
 from trainer.run_folder import write_atomic
 
@@ -124,6 +125,6 @@ def _cell(text: str) -> str:
 
 def write_model_card(entry: ModelEntry, folder: Path) -> Path:
     """Writes `<name>.md` beside the files and returns its path."""
-    path = folder / f"{entry.name}.md"
+    path = card_file(folder, entry.name)
     write_atomic(path, model_card(entry), 0o644)
     return path

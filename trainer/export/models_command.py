@@ -152,7 +152,7 @@ def rollback(models: Path | None, config_path: Path | None, as_json: bool) -> No
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 @_options
 def gc(dry_run: bool, models: Path | None, config_path: Path | None, as_json: bool) -> None:
-    """Remove files of models that are neither current, previous, a parent of these, nor the newest."""
+    """Remove all that belongs to models that are neither current, previous, a parent of these, nor the newest."""
     registry = _registry(models, config_path)
     gone = registry.gc(dry_run=dry_run)
     total = sum(row.bytes for row in gone)
@@ -162,7 +162,9 @@ def gc(dry_run: bool, models: Path | None, config_path: Path | None, as_json: bo
         click.echo(json.dumps({"dry_run": dry_run, "removed": rows, "bytes": total, "kept": kept}))
         return
     for row in gone:
-        click.echo(f"{row.model}: {', '.join(row.files)}  {row.bytes:,} bytes")
+        click.echo(f"{row.model}: {row.bytes:,} bytes")
+        for file, size in row.files.items():
+            click.echo(f"  {file}  {size:,}")
     for name, why in kept.items():
         click.echo(f"kept: {name} ({why})")
     click.echo(f"{total:,} bytes {'would be freed' if dry_run else 'freed'}")

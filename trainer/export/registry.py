@@ -5,6 +5,9 @@
 The file is replaced atomically under a lock, the state before the latest change stands beside it, and nothing is ever
 taken out of `history`. A model that the doctor finds unfit is not registered; one whose gate did not pass is not
 promoted, unless a person insists, which is recorded too.
+
+A release changes files and registry together. It begins with one rename, of the folder that holds the judged files and
+their entry; whoever opens the registry next finds that folder and ends what a killed release left undone.
 """
 
 from __future__ import annotations
@@ -23,13 +26,18 @@ from pydantic import Field, ValidationError
 
 from claude_capture.claude_trace_schema import Record
 from trainer.errors import TrainerError
+from trainer.export.atomic_file import remove
 from trainer.export.export_records import DoctorReport, ExportedFile, ExportReport, Provenance, sha256_of
+from trainer.export.model_files import REFUSED, belongings
 from trainer.records import GateReport
 from trainer.run_folder import write_atomic
 
 SCHEMA_VERSION = 1
 Action = Literal["register", "promote", "rollback", "withdraw", "gc"]
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
+_RELEASE = "release"
+"""Suffix of the folder of a release that is to be finished."""
+_ENTRY = "entry.json"
 
 
 def _now() -> str:
@@ -47,6 +55,9 @@ class ModelEntry(Record):
     teachers: list[str] = Field(default_factory=list, description="Whom it learned from")
     dataset_hash: str = Field(default="", description="Hash of the training set")
     files: list[ExportedFile] = Field(description="GGUF files with digests; paths relative to the registry's folder")
+    superseded: list[str] = Field(
+        default_factory=list, description="Files of earlier exports under this name, of another quantisation"
+    )
     base: str = Field(default="", description="Folder of the 16-bit base that was exported")
     adapter: str | None = Field(default=None, description="Folder of the adapter that was merged into it")
     gate: GateReport | None = Field(default=None, description="Verdict on the held-out prompts")
@@ -102,10 +113,10 @@ class RegistryFile(Record):
 
 
 class Collected(Record):
-    """A model whose files `gc` removes."""
+    """What `gc` removes because of one model."""
 
     model: str = Field(description="Its name")
-    files: list[str] = Field(description="Paths relative to the registry's folder")
+    files: dict[str, int] = Field(description="Path relative to the registry's folder → bytes; folders as a whole")
     bytes: int = Field(description="Disk space they take")
 
 
@@ -123,6 +134,12 @@ class Registry:
         Raises:
             TrainerError: it cannot be understood.
         """
+        if any(self.folder.glob(f".*.{_RELEASE}")):
+            with self._locked():
+                pass  # a killed release is finished there; a living one has finished once the lock is ours
+        return self._load()
+
+    def _load(self) -> RegistryFile:
         if not self.path.exists():
             return RegistryFile()
         try:
@@ -162,44 +179,52 @@ class Registry:
     def register(
         self, report: ExportReport, doctor: DoctorReport, provenance: Provenance, gate: GateReport | None = None
     ) -> ModelEntry:
-        """Enters an export; a model of the same name is replaced, its history kept.
+        """Enters an export whose files are in place; a model of the same name is replaced, its history kept.
 
         Where that was the current model and the new files may not go into service, the one before is current again.
 
         Raises:
             TrainerError: the doctor found it unfit.
         """
-        check_name(report.name)
-        if not doctor.healthy:
-            raise TrainerError(f"{report.name} is not registered: the doctor found {doctor.failures()[0]}")
-        files = [
-            file.model_copy(update={"path": _relative(Path(file.path), self.folder)})
-            for file in (report.plain, report.quantized)
-        ]
-        entry = ModelEntry(
-            name=report.name,
-            created_at=_now(),
-            parent=provenance.parent,
-            base_model=provenance.base_model,
-            licence=provenance.licence,
-            teachers=provenance.teachers,
-            dataset_hash=provenance.dataset_hash,
-            files=files,
-            base=report.base,
-            adapter=report.adapter,
-            gate=gate,
-            doctor=doctor,
-        )
+        entry = new_entry(report, doctor, provenance, gate, self.folder)
         with self._changed() as registry:
-            registry.models = [model for model in registry.models if model.name != entry.name] + [entry]
-            registry.history.append(Event(at=_now(), action="register", model=entry.name))
-            if registry.current == entry.name and entry.obstacles:
-                before = _previous(registry)
-                registry.history.append(
-                    Event(at=_now(), action="withdraw", model=entry.name, previous=entry.name, note=entry.obstacles[0])
-                )
-                registry.current = before
+            _enter(registry, entry)
         return entry
+
+    def publish(self, entry: ModelEntry, staged: Path) -> None:
+        """Moves the files of a release into place and enters it, like `register`; killed or not, both or neither.
+
+        Args:
+            staged: folder on the registry's file system that holds the files under their final names, and nothing else.
+
+        Raises:
+            TrainerError: the disk is full, or the registry is damaged: it and the files in place are as they were.
+        """
+        write_atomic(staged / _ENTRY, entry.model_dump_json() + "\n", 0o644)
+        with self._locked():
+            self._load()
+            staged.rename(self.folder / f".{entry.name}.{_RELEASE}")
+            self._finish_releases()
+
+    def _finish_releases(self) -> None:
+        """Ends what `publish` began; every step may have been done already."""
+        for release in self.folder.glob(f".*.{_RELEASE}"):
+            note = release / _ENTRY
+            if note.exists():
+                registry = self._load()
+                entry = ModelEntry.model_validate_json(note.read_bytes())
+                for file in release.iterdir():
+                    if file != note:
+                        file.replace(self.folder / file.name)
+                if all(model.created_at != entry.created_at or model.files != entry.files for model in registry.models):
+                    # its files are gone: no state to return to may name them
+                    before = registry.model_copy(
+                        update={"models": [entry if m.name == entry.name else m for m in registry.models]}, deep=True
+                    )
+                    _enter(registry, entry)
+                    self._write(before, registry)
+                note.unlink()
+            release.rmdir()
 
     def verify(self, name: str) -> ModelEntry:
         """Compares a model's files with their digests.
@@ -281,7 +306,7 @@ class Registry:
         return kept
 
     def gc(self, *, dry_run: bool = False) -> list[Collected]:
-        """Removes the files of models that are no longer needed; their entries and cards stay.
+        """Removes all that lies beside models that are no longer needed, and their files; their entries stay.
 
         The registry is written first: a run that is killed between the two is finished by the next one.
 
@@ -296,32 +321,45 @@ class Registry:
             raise TrainerError(f"{self.path}: no model is current, gc would spare only the newest; promote one first")
         if dry_run:
             return self._superfluous(found)
-        with self._changed() as registry:
+        with self._locked():
+            registry = self._load()
+            before = registry.model_copy(deep=True)
             gone = self._superfluous(registry)
+            unwanted = {row.model for row in gone} - set(self.kept(registry))
             for model in registry.models:
-                if model.name in {row.model for row in gone} and model.collected_at is None:
+                if model.name in unwanted and model.collected_at is None:
                     model.collected_at = _now()
                     registry.history.append(Event(at=_now(), action="gc", model=model.name))
-        for row in gone:
-            for file in row.files:
-                (self.folder / file).unlink(missing_ok=True)
+            if registry != before:
+                self._write(before, registry)
+            for row in gone:
+                for file in row.files:
+                    remove(self.folder / file)
         return gone
 
     def _superfluous(self, registry: RegistryFile) -> list[Collected]:
+        """What `gc` removes: all that belongs to models that are not kept, and what was left behind by exports."""
         kept = self.kept(registry)
-        needed = {(self.folder / file.path).resolve() for m in registry.models if m.name in kept for file in m.files}
-        rows = []
+        stale, spared = {}, set()
         for model in registry.models:
-            paths = [(file.path, self.folder / file.path) for file in model.files]
-            left = [(name, path) for name, path in paths if path.exists() and path.resolve() not in needed]
-            if model.name not in kept and left:
-                size = sum(path.stat().st_size for _, path in left)
-                rows.append(Collected(model=model.name, files=[name for name, _ in left], bytes=size))
+            files, earlier = [self.folder / f.path for f in model.files], [self.folder / f for f in model.superseded]
+            if model.name in kept:
+                spared |= {path.resolve() for path in belongings(self.folder, model.name, files)}
+                stale[model.name] = earlier
+            else:
+                stale[model.name] = belongings(self.folder, model.name, files + earlier)
+        stale["(refused export)"] = [self.folder / REFUSED]
+        rows = []
+        for name, paths in stale.items():
+            present = [path for path in dict.fromkeys(paths) if path.exists() and path.resolve() not in spared]
+            files_and_sizes = {_relative(path, self.folder): _size(path) for path in present}
+            if files_and_sizes:
+                rows.append(Collected(model=name, files=files_and_sizes, bytes=sum(files_and_sizes.values())))
         return rows
 
     @contextmanager
-    def _changed(self) -> Iterator[RegistryFile]:
-        """The registry under a lock; written back when the block ends without an error.
+    def _locked(self) -> Iterator[None]:
+        """No other process changes the folder meanwhile; what killed ones left behind is finished or cleared away.
 
         Raises:
             TrainerError: the disk is full; the registry is as it was.
@@ -330,19 +368,78 @@ class Registry:
         try:
             with (self.folder / ".registry.lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                for leftover in self.folder.glob(".registry*.partial"):  # of a killed writer: the lock is ours
-                    leftover.unlink(missing_ok=True)
-                registry = self.read()
-                yield registry
-                if self.path.exists():
-                    write_atomic(self.previous, self.path.read_bytes(), 0o644)
-                write_atomic(self.path, registry.model_dump_json(indent=1) + "\n", 0o644)
+                for file in (self.path, self.previous):
+                    for leftover in self.folder.glob(f".{file.name}.*.partial"):  # of a killed writer: the lock is ours
+                        leftover.unlink(missing_ok=True)
+                self._finish_releases()
+                yield
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise TrainerError(
                 f"{self.path}: no space left on the disk; it is as it was: free some, try again"
             ) from None
+
+    @contextmanager
+    def _changed(self) -> Iterator[RegistryFile]:
+        """The registry under the lock; written back when the block ends without an error."""
+        with self._locked():
+            registry = self._load()
+            before = registry.model_copy(deep=True)
+            yield registry
+            self._write(before, registry)
+
+    def _write(self, before: RegistryFile, registry: RegistryFile) -> None:
+        if self.path.exists():
+            write_atomic(self.previous, before.model_dump_json(indent=1) + "\n", 0o644)
+        write_atomic(self.path, registry.model_dump_json(indent=1) + "\n", 0o644)
+
+
+def new_entry(
+    report: ExportReport, doctor: DoctorReport, provenance: Provenance, gate: GateReport | None, folder: Path
+) -> ModelEntry:
+    """What a registry in `folder` says of an export.
+
+    Raises:
+        TrainerError: the doctor found it unfit.
+    """
+    check_name(report.name)
+    if not doctor.healthy:
+        raise TrainerError(f"{report.name} is not registered: the doctor found {doctor.failures()[0]}")
+    files = [
+        file.model_copy(update={"path": _relative(Path(file.path), folder)})
+        for file in (report.plain, report.quantized)
+    ]
+    return ModelEntry(
+        name=report.name,
+        created_at=_now(),
+        parent=provenance.parent,
+        base_model=provenance.base_model,
+        licence=provenance.licence,
+        teachers=provenance.teachers,
+        dataset_hash=provenance.dataset_hash,
+        files=files,
+        base=report.base,
+        adapter=report.adapter,
+        gate=gate,
+        doctor=doctor,
+    )
+
+
+def _enter(registry: RegistryFile, entry: ModelEntry) -> None:
+    """A model of the same name is replaced; where it was current and may not go into service now, it is withdrawn."""
+    earlier = [model for model in registry.models if model.name == entry.name]
+    present = {file.path for file in entry.files}
+    before = dict.fromkeys(path for m in earlier for path in (*m.superseded, *(file.path for file in m.files)))
+    entry.superseded = [path for path in before if path not in present]
+    registry.models = [model for model in registry.models if model not in earlier] + [entry]
+    registry.history.append(Event(at=_now(), action="register", model=entry.name))
+    if registry.current == entry.name and entry.obstacles:
+        previous = _previous(registry)
+        registry.history.append(
+            Event(at=_now(), action="withdraw", model=entry.name, previous=entry.name, note=entry.obstacles[0])
+        )
+        registry.current = previous
 
 
 def check_name(name: str) -> None:
@@ -360,6 +457,12 @@ def _relative(path: Path, folder: Path) -> str:
         return str(path.resolve().relative_to(folder.resolve()))
     except ValueError:
         return str(path.resolve())
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _find(registry: RegistryFile, name: str, path: Path) -> ModelEntry:

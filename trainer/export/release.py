@@ -1,4 +1,8 @@
-"""Export → doctor → registry → model card: the one way in which a trained student becomes a model to be served."""
+"""Export → doctor → model card → registry: the one way in which a trained student becomes a model to be served.
+
+The files are made and examined in a folder of their own. A model of the same name that is in service stays whole until
+the new one has passed, and takes over in one step.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +16,14 @@ from tokenizers import Tokenizer
 
 from claude_capture.claude_trace_schema import Record
 from trainer.config import DatasetConfig, ExportConfig
+from trainer.export.atomic_file import remove, staging_folder
 from trainer.export.checkpoint import Checkpoint
 from trainer.export.doctor import examine
 from trainer.export.export_records import DoctorReport, ExportReport, Progress, Provenance
 from trainer.export.gguf_exporter import export_model
 from trainer.export.model_card import write_model_card
-from trainer.export.registry import ModelEntry, Registry, check_name
+from trainer.export.model_files import REFUSED, card_file
+from trainer.export.registry import ModelEntry, Registry, check_name, new_entry
 from trainer.export.student_prompt import student_prompt_of
 from trainer.records import BCSample, GateReport
 from trainer.run_folder import content_hash
@@ -88,18 +94,42 @@ def release(
         gate: verdict on the held-out prompts, where there is one.
         heldout: the prompts themselves; the doctor then compares logits and runs the gate again on the quantised file.
 
+    Returns:
+        Files that the doctor found unfit lie in `models/refused/` until the next release; a model of the same name that
+        was there before is as it was.
+
     Raises:
-        TrainerError: the export failed; an unfit file is no error but a report without an entry.
+        TrainerError: the export failed, or the registry cannot be read.
     """
     check_name(name)
+    registry = Registry(models)
+    registry.read()
     origin = provenance or Provenance(base_model=str(base))
-    report = export_model(base, adapter, models, name, config, provenance=origin, progress=progress)
-    tokenizer = Tokenizer.from_file(str(Path(report.base) / "tokenizer.json"))
-    if heldout is not None:
-        heldout = replace(heldout, export=report, student=gate)
-    doctor = examine(Path(report.quantized.path), tokenizer=tokenizer, heldout=heldout, progress=progress)
-    if not origin.licence:  # as in the file
-        origin = replace(origin, licence=Checkpoint(Path(report.base)).licence)
-    entry = Registry(models).register(report, doctor, origin, gate) if doctor.healthy else None
-    card = str(write_model_card(entry, models)) if entry is not None else None
-    return ReleaseReport(export=report, doctor=doctor, entry=entry, card=card)
+    refused = models / REFUSED
+    with staging_folder(models / name) as staging:
+        remove(refused)
+        report = export_model(base, adapter, staging, name, config, provenance=origin, progress=progress)
+        tokenizer = Tokenizer.from_file(str(Path(report.base) / "tokenizer.json"))
+        if heldout is not None:
+            heldout = replace(heldout, export=report, student=gate)
+        doctor = examine(Path(report.quantized.path), tokenizer=tokenizer, heldout=heldout, progress=progress)
+        report, doctor = _moved(report, doctor, models if doctor.healthy else refused)
+        if not doctor.healthy:
+            staging.rename(refused)
+            return ReleaseReport(export=report, doctor=doctor, entry=None, card=None)
+        if not origin.licence:  # as in the file
+            origin = replace(origin, licence=Checkpoint(Path(report.base)).licence)
+        entry = new_entry(report, doctor, origin, gate, models)
+        write_model_card(entry, staging)
+        registry.publish(entry, staging)
+    return ReleaseReport(export=report, doctor=doctor, entry=entry, card=str(card_file(models, name)))
+
+
+def _moved(report: ExportReport, doctor: DoctorReport, folder: Path) -> tuple[ExportReport, DoctorReport]:
+    """Both reports with the paths that the files will have in `folder`."""
+    plain, quantized = (
+        file.model_copy(update={"path": str(folder / Path(file.path).name)})
+        for file in (report.plain, report.quantized)
+    )
+    report = report.model_copy(update={"plain": plain, "quantized": quantized})
+    return report, doctor.model_copy(update={"path": quantized.path})

@@ -88,7 +88,7 @@ def test_rollback_and_gc(folder: Path) -> None:
         models(folder, "promote", name)
     assert models(folder, "rollback").stdout == "llama-claude-bc-v1 is current again\n"
     planned = models(folder, "gc", "--dry-run").stdout
-    assert planned.splitlines()[0].startswith("llama-claude-ppo-v1: llama-claude-ppo-v1.gguf, ")
+    assert planned.splitlines()[:2] == ["llama-claude-ppo-v1: 47 bytes", "  llama-claude-ppo-v1.gguf  22"]
     assert planned.endswith("bytes would be freed\n")
     done = json.loads(models(folder, "gc", "--json").stdout)
     assert (done["dry_run"], done["bytes"] > 0) == (False, True)

@@ -243,8 +243,49 @@ def test_gc_that_was_killed_after_the_registry_was_written_is_finished_by_the_ne
     content = (tmp_path / "llama-claude-ppo-v1.gguf").read_bytes()
     registry.gc()
     (tmp_path / "llama-claude-ppo-v1.gguf").write_bytes(content)
-    assert [row.files for row in registry.gc()] == [["llama-claude-ppo-v1.gguf"]]
+    assert [row.files for row in registry.gc()] == [{"llama-claude-ppo-v1.gguf": len(content)}]
     assert not (tmp_path / "llama-claude-ppo-v1.gguf").exists()
+
+
+def test_gc_takes_all_that_lies_beside_a_removed_model_and_nothing_of_the_others(tmp_path: Path) -> None:
+    registry = lineage(tmp_path, 4)
+    removed, kept = "llama-claude-ppo-v1", "llama-claude-ppo-v4"
+    beside = {"{}.md", "{}-scores.json", "{}-vllm.service", "{}-vllm/model-00001-of-00001.safetensors"}
+    beside |= {f"{{}}{s}{end}" for s in ("", "-q4_k_m") for end in (".Modelfile", ".jinja", ".llama-server.service")}
+    for form in beside:
+        for name in (removed, kept):
+            path = tmp_path / form.format(name)
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(b"12345")
+    own = tmp_path / f"{removed}-notes.txt"
+    own.write_text("of a person")
+    (tmp_path / "refused").mkdir()
+    (tmp_path / "refused" / "x.gguf").write_bytes(b"123")
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    planned = registry.gc(dry_run=True)
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert planned[0].files[f"{removed}-vllm"] == planned[0].files[f"{removed}-q4_k_m.Modelfile"] == 5
+    assert planned[0].bytes == 5 * len(beside) + sum(file.bytes for file in registry.get(removed).files)
+    assert (planned[-1].model, planned[-1].files) == ("(refused export)", {"refused": 3})
+    assert registry.gc() == planned
+    assert [path.name for path in tmp_path.glob(f"{removed}*")] == [own.name]
+    assert all((tmp_path / form.format(kept)).exists() for form in beside)
+    assert registry.gc() == []
+    assert registry.get(removed).collected_at is not None
+    for name in registry.kept():
+        registry.verify(name)
+
+
+def test_gc_takes_what_an_earlier_export_under_the_same_name_left(tmp_path: Path) -> None:
+    registered(tmp_path, "m")
+    registry = Registry(tmp_path)
+    registry.promote("m")
+    small = exported(tmp_path, "m")
+    other = small.quantized.model_copy(update={"path": str(tmp_path / "m-q8_0.gguf"), "type": "q8_0"})
+    Path(other.path).write_bytes((tmp_path / "m-q4_k_m.gguf").read_bytes())
+    registry.register(small.model_copy(update={"quantized": other}), examined(), Provenance(), PASS)
+    assert [list(row.files) for row in registry.gc()] == [["m-q4_k_m.gguf"]]
+    assert registry.verify("m").collected_at is None
 
 
 def test_gc_without_a_current_model_removes_nothing(tmp_path: Path) -> None:
@@ -267,6 +308,70 @@ def test_unknown_fields_survive_a_change(tmp_path: Path) -> None:
     assert again["from_the_future"] == {"a": 1}
     assert again["models"][0]["colour"] == "blue"
     assert RegistryFile.model_validate(again).current == "m"
+
+
+PUBLISHER = """
+import os, signal, sys
+from pathlib import Path
+from trainer.export.export_records import sha256_of
+from trainer.export.registry import ModelEntry, Registry
+
+folder, left = Path(sys.argv[1]), int(sys.argv[2])
+
+def dying(call):
+    def counted(*arguments, **options):
+        global left
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left -= 1
+        return call(*arguments, **options)
+    return counted
+
+registry = Registry(folder)
+old = registry.get("m")
+staged = folder / ".m.1.partial"
+staged.mkdir()
+for file in old.files:
+    (staged / file.path).write_text("new")
+(staged / "m.md").write_text("card of the new one")
+digest = sha256_of(staged / "m.gguf")
+files = [file.model_copy(update={"bytes": 3, "sha256": digest}) for file in old.files]
+entry = ModelEntry.model_validate({**old.model_dump(), "created_at": "new", "files": files})
+for name in ("replace", "rename", "unlink", "rmdir", "open", "fsync"):
+    setattr(os, name, dying(getattr(os, name)))
+registry.publish(entry, staged)
+"""
+
+
+def test_release_killed_at_any_step_leaves_the_old_model_or_the_new_one(tmp_path: Path) -> None:
+    outcomes = []
+    for step in range(100):
+        folder = tmp_path / str(step)
+        registered(folder, "before")
+        registered(folder, "m")
+        registry = Registry(folder)
+        registry.promote("before")
+        registry.promote("m")
+        (folder / "m.md").write_text("card of the old one")
+        done = subprocess.run([sys.executable, "-c", PUBLISHER, str(folder), str(step)], capture_output=True, text=True)
+        assert done.returncode in (0, -9), done.stderr
+        entry = registry.verify("m")
+        outcome = "new" if entry.created_at == "new" else "old"
+        assert (folder / "m.md").read_text() == f"card of the {outcome} one"
+        found = registry.read()
+        assert [event.action for event in found.history].count("register") == (3 if outcome == "new" else 2)
+        assert (found.current, [model.name for model in found.models]) == ("m", ["before", "m"])
+        assert not list(folder.glob(".*.release"))
+        registry.path.write_text("damaged")
+        with pytest.raises(TrainerError, match="returns to the state before") as failure:
+            registry.read()
+        subprocess.run(str(failure.value).split("`")[1].split(), check=True)
+        assert registry.verify("m").files == entry.files, "the digests of the state before are those of the files"
+        outcomes.append(outcome)
+        if done.returncode == 0:
+            break
+    assert outcomes == sorted(outcomes, reverse=True)
+    assert (outcomes.count("old") > 2, outcomes.count("new") > 5) == (True, True), outcomes
 
 
 WRITER = """

@@ -191,10 +191,26 @@ def test_release_registers_what_works_and_refuses_what_does_not(
     other = trace_of([{"role": "user", "content": "x"}], reference=None, student="teacher")
     other = other.model_copy(update={"claude_response": "Something else entirely, without any tool."})
     hard = replace(heldout, cases=[replace(case, references=(other,)) for case in heldout.cases])
-    bad = release(learned, None, tmp_path, "llama-claude-ppo-v3", config, gate=PASSED, heldout=hard)
+    registry = Registry(tmp_path)
+    registry.promote("llama-claude-ppo-v2")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    bad = release(learned, None, tmp_path, "llama-claude-ppo-v2", config, gate=PASSED, heldout=hard)
     assert bad.entry is None
     assert bad.doctor.failures()[0].startswith("behaviour: FAIL through llama.cpp")
-    assert [entry.name for entry in Registry(tmp_path).entries()] == ["llama-claude-ppo-v2"]
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+    registry.verify("llama-claude-ppo-v2")
+    refused = Path(bad.export.quantized.path)
+    assert (refused.parent, bad.doctor.path) == (tmp_path / "refused", str(refused))
+    assert checks(examine(refused, strings_compared=50))["chat_template"].status == "passed"
+
+    again = release(
+        learned, None, tmp_path, "llama-claude-ppo-v2", config.model_copy(update={"quantization": "q8_0"}), gate=PASSED
+    )
+    assert again.entry is not None
+    assert registry.verify("llama-claude-ppo-v2").quantized.type == "q8_0"
+    assert registry.read().current == "llama-claude-ppo-v2"
+    assert not refused.parent.exists()
+    assert [path.name for path in tmp_path.glob(".*")] == [".registry.lock"]
 
 
 def test_window_that_is_too_small_for_the_conversations_fails(learned: Path, heldout: HeldOut, tmp_path: Path) -> None:
