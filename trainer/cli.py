@@ -32,6 +32,9 @@ COMMANDS = {
     "rollout": ("trainer.rollout.command:rollout", "The gateway and its stages: serve, status, advance, abort."),
 }
 
+SHARED = ("sft", "ppo")
+"""What several processes can work on together."""
+
 
 class LazyGroup(click.Group):
     """A group whose commands are imported on use, so that `--help` stays fast and torch stays away."""
@@ -57,7 +60,14 @@ class LazyGroup(click.Group):
 @click.pass_context
 def cli(context: click.Context, debug: bool) -> None:
     """Traces of a coding agent → a local Llama that works the same way."""
+    from trainer.errors import TrainerError
+    from trainer.processes import process_count
+
     context.ensure_object(dict)["debug"] = debug
+    if process_count() > 1 and context.invoked_subcommand not in SHARED:
+        raise TrainerError(
+            f"{context.invoked_subcommand}: runs in one process; `accelerate launch` is for {' and '.join(SHARED)}"
+        )
 
 
 def main(arguments: list[str] | None = None) -> Any:

@@ -17,6 +17,7 @@ from claude_capture.claude_trace_schema import Trace
 from claude_capture.trace_storage import TraceStore
 from trainer.config import Config
 from trainer.errors import TrainerError
+from trainer.processes import is_main_process, main_process_first, process_count
 from trainer.records import BCSample, GateReport, StudentScores
 from trainer.run_folder import RunFolder, content_hash, write_atomic
 from trainer.student_versions import SFT, UNTRAINED, Student, Versions
@@ -67,8 +68,9 @@ class Road:
         if self._samples is None:
             from trainer.dataset import read_dataset
 
-            if not self.dataset_file.exists():
-                self.dataset()
+            with main_process_first():
+                if not self.dataset_file.exists():
+                    self.dataset()
             self._samples = read_dataset(self.dataset_file)
         return self._samples
 
@@ -82,7 +84,8 @@ class Road:
         from trainer.student.chat_format import render
 
         texts = [render(sample.messages, sample.tools) for sample in self.split("train")]
-        return resolve_base(self.config.student, texts)
+        with main_process_first():
+            return resolve_base(self.config.student, texts)
 
     @property
     def versions(self) -> Versions:
@@ -142,9 +145,10 @@ class Road:
         _ = self.samples
         with self.stages.stage("base") as stage:
             texts = [render(sample.messages, sample.tools) for sample in self.split("train")]
-            base = resolve_base(
-                self.config.student, texts, lambda n, total, loss: stage.progress(n, total, f"loss {loss:.3f}")
-            )
+            with main_process_first():
+                base = resolve_base(
+                    self.config.student, texts, lambda n, total, loss: stage.progress(n, total, f"loss {loss:.3f}")
+                )
             stage.went_in, stage.came_out = self.config.student.base_model, Path(base).name
         return base
 
@@ -168,8 +172,9 @@ class Road:
                     looked_at=self.split("validation") or samples,
                 )
                 base_name, looks = self.config.student.base_model, read_samples(run.path / FILE)
-                page = sft_page(run.metrics(), run.result or {}, len(samples), base_name, looks)
-                page.write(run.path / "report.html")
+                if is_main_process():
+                    page = sft_page(run.metrics(), run.result or {}, len(samples), base_name, looks)
+                    page.write(run.path / "report.html")
             result = run.result
             if result is None:
                 raise TrainerError(f"{run.path}: SFT ended without a result; run the same command again")
@@ -196,6 +201,11 @@ class Road:
         if mined is not None:
             versions.practise(student, mined)
         elif student.version > 1 and not versions.practised(student).exists():
+            if process_count() > 1:
+                raise TrainerError(
+                    f"{student.slug} practises what mining finds, and mining runs in one process: run `claude-trainer "
+                    "mine` first, then this with --mined"
+                )
             self._mine_for(student)
         practised = versions.practised(student)
         cases = self.cases("train", self.config.ppo.mode)
@@ -212,7 +222,8 @@ class Road:
                 from trainer.student.base_model import load_adapted, load_tokenizer
 
                 base = self.base()
-                claim_base(run.path, base)
+                with main_process_first():
+                    claim_base(run.path, base)
                 train_ppo(
                     load_adapted(base, self.config.student, start, trainable=True),
                     load_tokenizer(base),
@@ -225,7 +236,8 @@ class Road:
                     reference=versions.adapter(SFT) if student.version > 1 else None,
                     progress=live_view(stage),
                 )
-                ppo_page(run.metrics()).write(run.path / "report.html")
+                if is_main_process():
+                    ppo_page(run.metrics()).write(run.path / "report.html")
             result = run.result
             if result is None:
                 raise TrainerError(f"{run.path}: PPO ended without a result; run the same command again")

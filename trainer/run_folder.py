@@ -2,7 +2,8 @@
 
     runs/<stage>-<id>/config.toml  metrics.jsonl  versions.json  result.json  …
 
-`result.json` is written last and atomically: a folder without it was interrupted and can be resumed.
+`result.json` is written last and atomically: a folder without it was interrupted and can be resumed. Of several
+processes the main one writes, and the others read.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
+
+from trainer.processes import is_main_process
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "tokenizers", "gguf", "llama_cpp_python", "numpy")
 
@@ -85,6 +88,8 @@ class RunFolder:
 
     def _describe(self) -> None:
         """Writes what the run is made with; what made a finished one is not overwritten by those who read it."""
+        if not is_main_process():
+            return
         write_atomic(self.path / "config.toml", config_toml(self._config), 0o644)
         versions = {"python": platform.python_version()}
         for package in PACKAGES:
@@ -96,12 +101,16 @@ class RunFolder:
 
     def log(self, **metrics: Any) -> None:
         """Appends one line to metrics.jsonl, stamped with `time` (s since the epoch)."""
+        if not is_main_process():
+            return
         line = json.dumps({"time": round(time.time(), 3), **metrics}) + "\n"
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(line)
 
     def forget_after(self, name: str, last: int) -> None:
         """Drops metric lines whose `name` is above `last`: a run that goes on from there will write them again."""
+        if not is_main_process():
+            return
         kept = [row for row in self.metrics() if row.get(name, 0) <= last]
         write_atomic(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept), 0o644)
 
@@ -135,5 +144,7 @@ class RunFolder:
 
     def finish(self, **result: Any) -> None:
         """Marks the run as ended."""
+        if not is_main_process():
+            return
         self._describe()
         write_atomic(self.path / "result.json", json.dumps(result, indent=1) + "\n", 0o644)

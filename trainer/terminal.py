@@ -11,6 +11,8 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from trainer.processes import is_main_process
+
 
 @dataclass
 class Stage:
@@ -56,7 +58,7 @@ class Stages:
     """Runs stages one after the other and remembers their lines."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True)
+        self.console = console or Console(stderr=True, quiet=not is_main_process())
         self.done: list[Stage] = []
 
     @contextmanager

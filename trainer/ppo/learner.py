@@ -1,7 +1,8 @@
 """One PPO update's learning: look back at what was sampled, then improve the policy and the value head on it.
 
 Several processes share an update's episodes: all know all of them, each computes its part of every minibatch, and
-log-probabilities, values and gradients are summed, so that n processes take the very steps that one would take.
+log-probabilities, values and gradients are summed, so that n processes take the very steps that one would take. Each
+holds the whole model, or a part of every weight (see shards.py).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from trainer.ppo.advantages import (
     whiten,
 )
 from trainer.ppo.rollout_buffer import Batch, Minibatch, Rollout, minibatches
+from trainer.ppo.shards import open_shards, shard, shards_weights, whole
 from trainer.ppo.value_head import Actor, ValueHead, as_reference
 
 VALUE_STEPS = 4
@@ -65,6 +67,9 @@ class Learner:
             model.to(self.accelerator.device)
         self.device = model.device
         self.actor = Actor(model, config.temperature)
+        self.sharded = shards_weights(self.accelerator)
+        if self.sharded:
+            shard(self.actor, self.accelerator)
         self.value_head = ValueHead(model.config.hidden_size).to(self.device)
         self.policy_parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.policy_parameters, lr=config.learning_rate, weight_decay=0.0)
@@ -72,6 +77,8 @@ class Learner:
             self.value_head.parameters(), lr=config.value_learning_rate, weight_decay=0.0
         )
         self.kl_coefficient = config.kl_coefficient
+        if self.sharded:  # after the optimiser has found the parts of the weights
+            open_shards(self.actor, self.device)
         self.rate = 1.0
         """What the policy's learning rate is multiplied by; halved by every return to the best student."""
 
@@ -86,7 +93,12 @@ class Learner:
         """
         share = (self.accelerator.process_index, self.accelerator.num_processes)
         groups = minibatches(
-            rollouts, self.config.minibatch_size, self.config.gradient_accumulation, self.device, share
+            rollouts,
+            self.config.minibatch_size,
+            self.config.gradient_accumulation,
+            self.device,
+            share,
+            level=self.sharded,
         )
         known = self.look_back(rollouts, [batch for group in groups for batch in group.batches])
         metrics = {
@@ -178,7 +190,7 @@ class Learner:
         for epoch in range(self.config.epochs):
             for index in np.random.default_rng([*seed, epoch]).permutation(len(groups)):
                 step_sums = self._accumulate(groups[index], known)
-                step_norm = float(nn.utils.clip_grad_norm_(self.policy_parameters, self.config.max_grad_norm))
+                step_norm = float(whole(nn.utils.clip_grad_norm_(self.policy_parameters, self.config.max_grad_norm)))
                 if not (bool(torch.isfinite(step_sums).all()) and math.isfinite(step_norm)):
                     skipped += 1
                     continue
@@ -206,14 +218,16 @@ class Learner:
         """Gradients of one minibatch, micro-batch by micro-batch; returns sums over its tokens in all processes."""
         self.optimizer.zero_grad()
         sums = torch.zeros(3, device=self.device)
+        shares = self.accelerator.num_processes if self.sharded else 1  # FSDP takes the mean of what it should add up
         for batch in group.batches:
             log_probs, _ = self._actor(batch)
             policy = policy_loss(
                 log_probs, known.log_probs[batch.tokens], known.advantages[batch.tokens], self.config.clip
             )
-            self.accelerator.backward(policy.loss / group.tokens)
+            (policy.loss * shares / group.tokens).backward()
             sums += torch.stack([policy.loss.detach(), policy.clipped, policy.approx_kl])
-        self._sum_gradients(self.policy_parameters)
+        if not self.sharded:
+            self._sum_gradients(self.policy_parameters)
         return self._sum(sums)
 
     def fit_values(self, known: Hindsight, seed: Sequence[int]) -> float:
@@ -232,7 +246,7 @@ class Learner:
                 own = tokens[known.places[tokens] >= 0]
                 loss = value_loss(self.value_head(known.hidden[known.places[own]]), known.returns[own])
                 self.value_optimizer.zero_grad()
-                self.accelerator.backward(loss / len(tokens))
+                (loss / len(tokens)).backward()
                 self._sum_gradients(list(self.value_head.parameters()))
                 self.value_optimizer.step()
                 first += loss.detach() if epoch == 0 else 0.0

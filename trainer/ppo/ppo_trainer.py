@@ -44,6 +44,7 @@ from trainer.ppo.learner import Learner
 from trainer.ppo.outcome_check import outcome_check
 from trainer.ppo.rollout_buffer import Collected, Reward, Rollout, collect
 from trainer.ppo.runaway import Watch, watch_update
+from trainer.ppo.shards import whole_weights
 from trainer.ppo.tracking import Trackers
 from trainer.ppo.value_head import (
     REFERENCE,
@@ -164,8 +165,8 @@ def train_ppo(
         returns=watch.returns,
         stopped_because=watch.stopped_because,
     )
+    save_adapter(model, result.adapter)
     if main:
-        save_adapter(model, result.adapter)
         run.finish(**asdict(result) | {"adapter": result.adapter.name, "left_out": sorted(left_out)})
     learner.accelerator.wait_for_everyone()
     return result
@@ -316,18 +317,19 @@ class _Loop:
         ppo, accelerator = self.config.ppo, self.learner.accelerator
         process, processes = accelerator.process_index, accelerator.num_processes
         first, end = (len(cases) * part // processes for part in (process, process + 1))
-        own = collect(
-            self.model.get_base_model(),
-            self.tokenizer,
-            cases[first:end],
-            self.reward,
-            ppo,
-            temperature=temperature,
-            seed=seed + first,
-            student=self.run.path.name,
-            turn_rewards=turn_rewards,
-            drop=True,
-        )
+        with whole_weights(self.learner.actor):
+            own = collect(
+                self.model.get_base_model(),
+                self.tokenizer,
+                cases[first:end],
+                self.reward,
+                ppo,
+                temperature=temperature,
+                seed=seed + first,
+                student=self.run.path.name,
+                turn_rewards=turn_rewards,
+                drop=True,
+            )
         if processes == 1:
             return own
         rollouts = gather_object([replace(rollout, case=_portable(rollout.case)) for rollout in own.rollouts])

@@ -257,7 +257,13 @@ class Minibatch:
 
 
 def minibatches(
-    rollouts: Sequence[Rollout], size: int, accumulation: int, device: Any, share: tuple[int, int] = (0, 1)
+    rollouts: Sequence[Rollout],
+    size: int,
+    accumulation: int,
+    device: Any,
+    share: tuple[int, int] = (0, 1),
+    *,
+    level: bool = False,
 ) -> list[Minibatch]:
     """Groups rollouts of like length: minibatches of `size` episodes, each in up to `accumulation` micro-batches.
 
@@ -267,19 +273,27 @@ def minibatches(
 
     Args:
         share: (p, n): the part of process p of n.
+        level: every process gets as many micro-batches; those that are too few are made up for by empty ones.
     """
     lengths = [len(rollout.written) for rollout in rollouts]
     offsets = [int(total) for total in np.cumsum([0, *lengths])]
     order = sorted((i for i, n in enumerate(lengths) if n), key=lambda i: (len(rollouts[i].episode.ids), i))
     process, processes = share
     micro = -(-size // (accumulation * processes))
-    return [
-        Minibatch(
-            [pad(rollouts, part, offsets, device) for part in _parts(group[process::processes], micro)],
-            sum(lengths[i] for i in group),
-        )
-        for group in _parts(order, size)
-    ]
+    made = []
+    for group in _parts(order, size):
+        batches = [pad(rollouts, part, offsets, device) for part in _parts(group[process::processes], micro)]
+        most = -(-len(group[::processes]) // micro)
+        if level:
+            batches += [_empty(device)] * (most - len(batches))
+        made.append(Minibatch(batches, sum(lengths[i] for i in group)))
+    return made
+
+
+def _empty(device: Any) -> Batch:
+    """A batch in which nothing was written."""
+    nothing = torch.zeros(0, dtype=torch.long, device=device)
+    return Batch([], torch.zeros(1, ROUND_LENGTH, dtype=torch.long, device=device), nothing, nothing, nothing)
 
 
 def _parts(values: Sequence[int], size: int) -> Iterator[Sequence[int]]:

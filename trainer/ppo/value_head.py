@@ -19,6 +19,8 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from trainer.errors import TrainerError
+from trainer.ppo.shards import like, whole
+from trainer.processes import is_main_process
 
 POLICY = "default"
 REFERENCE = "reference"
@@ -92,9 +94,9 @@ def require_adapter(model: Any) -> None:
 
 
 def adapter_state(policy: Any, name: str = POLICY) -> dict[str, Tensor]:
-    """A copy on the CPU of one adapter's weights, under PEFT's names."""
+    """A copy on the CPU of one adapter's weights, under PEFT's names; processes that share a model call it together."""
     state = get_peft_model_state_dict(policy, adapter_name=name)
-    return {key: value.detach().cpu().clone() for key, value in state.items()}
+    return {key: whole(value.detach()).cpu().clone() for key, value in state.items()}
 
 
 def load_adapter_state(policy: Any, state: dict[str, Tensor], name: str = POLICY) -> None:
@@ -108,14 +110,20 @@ def load_adapter_state(policy: Any, state: dict[str, Tensor], name: str = POLICY
     wrong += [key for key in known.keys() & state.keys() if known[key].shape != state[key].shape]
     if wrong:
         raise TrainerError(f"these adapter weights belong to another model or rank: {sorted(wrong)[0]} does not fit")
-    set_peft_model_state_dict(policy, state, adapter_name=name)
+    set_peft_model_state_dict(policy, {key: like(state[key], known[key]) for key in known}, adapter_name=name)
 
 
 def save_adapter(policy: Any, folder: Path) -> None:
-    """Saves the policy's adapter in PEFT's format, under a temporary name first."""
+    """Saves the policy's adapter in PEFT's format, under a temporary name first; the main process writes.
+
+    Processes that share a model call it together.
+    """
+    state = {key: whole(value) if f".{POLICY}." in key else value for key, value in policy.state_dict().items()}
+    if not is_main_process():
+        return
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    policy.save_pretrained(str(partial), selected_adapters=[POLICY])
+    policy.save_pretrained(str(partial), selected_adapters=[POLICY], state_dict=state)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
 

@@ -16,11 +16,14 @@ def sft(config_path: str | None, data: str | None, as_json: bool) -> None:
     from claude_capture.data_root import resolve_data_root
     from trainer.config import load_config
     from trainer.pipeline import Road
+    from trainer.processes import is_main_process
     from trainer.terminal import Stages
 
     config = load_config(config_path)
     road = Road(config, resolve_data_root(data or config.data), Stages())
     result = road.sft()
+    if not is_main_process():
+        return
     if as_json:
         click.echo(json.dumps(result))
     else:

@@ -88,8 +88,7 @@ class RunLog(TrainerCallback, ExportableState):  # type: ignore[misc]
             control.should_save = control.should_training_stop = True
         if state.global_step % args.logging_steps == 0 or state.global_step == 1:
             self._write_line(state)
-        alone = self.trainer.accelerator.num_processes == 1  # shards of a model cannot write
-        if self._look is not None and alone and state.global_step % self._look_every == 0:
+        if self._look is not None and state.global_step % self._look_every == 0:
             self._look(kwargs["model"], state.global_step)
 
     def _write_line(self, state: Any) -> None:

@@ -24,6 +24,7 @@ from trl import SFTConfig as TrlConfig
 
 from trainer.config import Config
 from trainer.errors import TrainerError
+from trainer.processes import is_main_process, main_process_first, process_count, wait_for_all
 from trainer.records import BCSample
 from trainer.run_folder import RunFolder, write_atomic
 from trainer.sft.batches import Row, collate_packed, collate_padded, packed_rows
@@ -158,7 +159,8 @@ def train_sft(
     if foreign := [s.trace_id for s in samples if s.split != "train"]:
         raise TrainerError(f"{len(foreign)} samples are not of the training split, the first is {foreign[0]}")
     sft, began = config.sft, time.monotonic()
-    claim_base(run.path, base)
+    with main_process_first():
+        claim_base(run.path, base)
     tokenizer = load_tokenizer(base)
     shown = with_renamed_copies(samples, sft.renamed_copies, config.student.seed)
     rows = encode_samples(shown, tokenizer, config.dataset.max_tokens, sft.context_weight)
@@ -208,7 +210,8 @@ def train_sft(
         log_level="error",
     )
     looks = StudentSamples(looked_at, tokenizer, min(LOOK_TOKENS, config.ppo.max_new_tokens), run.path / SAMPLES)
-    log = RunLog(run, lengths, progress, looks if looked_at else None, sft.sample_steps)
+    alone = process_count() == 1  # shards of a model cannot write
+    log = RunLog(run, lengths, progress, looks if looked_at and alone else None, sft.sample_steps)
     trainer = WeightedSftTrainer(
         model=load_model(base, config.student),
         args=arguments,
@@ -230,7 +233,8 @@ def train_sft(
     if log.terminated:
         raise TrainerError(f"stopped by SIGTERM at step {trainer.state.global_step}; run the same command to go on")
     folder = run.path / "adapter"
-    trainer.model.save_pretrained(str(folder))
+    _save_adapter(trainer, folder)
+    wait_for_all()
     losses = [row["loss"] for row in run.metrics() if "loss" in row]
     result = SftResult(
         adapter=folder,
@@ -249,4 +253,15 @@ def train_sft(
         tokens=result.tokens,
         seconds=result.seconds,
     )
+    wait_for_all()
     return result
+
+
+def _save_adapter(trainer: WeightedSftTrainer, folder: Path) -> None:
+    """Saves the adapter, which several processes may hold in parts."""
+    if process_count() == 1:
+        trainer.model.save_pretrained(str(folder))
+        return
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if is_main_process():
+        trainer.accelerator.unwrap_model(trainer.model_wrapped).save_pretrained(str(folder), state_dict=state)
