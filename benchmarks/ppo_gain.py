@@ -33,7 +33,7 @@ from claude_capture.ingest import import_sessions
 from trainer.config import Config, load_config
 from trainer.demo.world import live_environment, make_episodes, record_sessions, session_id_of
 from trainer.pipeline import Road
-from trainer.report.statistics import Interval, mean_interval
+from trainer.report.statistics import crossed_interval, mean_interval
 from trainer.run_folder import RunFolder, content_hash
 from trainer.student.episodes import Case
 
@@ -204,23 +204,6 @@ def measure(road: Road, seed: int, ppo: dict[str, Any], quick: bool) -> SeedResu
         best_update=result.best_update,
         seconds=seconds,
     )
-
-
-def crossed_interval(gains: Any, resamples: int = 10_000) -> Interval:
-    """95 % percentile interval of the mean of [seeds, prompts], both resampled at once.
-
-    Source: A. Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 1 (2007): rows and columns are drawn
-    independently of each other, because every seed met the same prompts.
-    """
-    table = np.asarray(gains, dtype=float)
-    draw = np.random.default_rng(0)
-    seeds, prompts = table.shape
-    means = [
-        table[np.ix_(draw.integers(0, seeds, seeds), draw.integers(0, prompts, prompts))].mean()
-        for _ in range(resamples)
-    ]
-    low, high = np.quantile(means, [0.025, 0.975])
-    return Interval(float(table.mean()), float(low), float(high), table.size)
 
 
 def report(results: list[SeedResult]) -> dict[str, Any]:

@@ -160,6 +160,10 @@ class Gain(Record):
     seeds: list[float] = Field(description="The mean difference of each seed")
     seeds_low: float | None = Field(description="Lower bound of the 95 % interval over seeds; None for fewer than two")
     seeds_high: float | None = Field(description="Upper bound")
+    both_low: float | None = Field(
+        default=None, description="Lower bound of the 95 % interval over seeds and prompts at once; None for one seed"
+    )
+    both_high: float | None = Field(default=None, description="Upper bound")
 
 
 class BaselineRow(Record):
@@ -186,7 +190,7 @@ class BaselineReport(Record):
     seeds: list[int] = Field(description="Seeds of what was scored")
     rows: list[BaselineRow] = Field(description="One per student")
     contrasts: list[Gain] = Field(description="PPO against each other student that could be served")
-    earned: bool | None = Field(description="Whether PPO earns its place; None where it was not run")
+    earned: bool | None = Field(description="Whether PPO earns its place; None where that is open or it was not run")
     sentence: str = Field(description="The same in words")
 
 

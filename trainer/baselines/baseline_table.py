@@ -2,7 +2,8 @@
 
 Two uncertainties are shown apart, because they answer different questions: the interval over *prompts* (Student's t on
 per-prompt differences, averaged over seeds) says whether this comparison would hold on other prompts; the interval over
-*seeds* (t on the mean difference of each seed) whether another run of the same training would bring the same.
+*seeds* (t on the mean difference of each seed) whether another run of the same training would bring the same. The
+verdict goes by the interval over *both*, drawn anew at once, and is open below MIN_SEEDS seeds.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from trainer.records import BaselineReport, BaselineRow, BaselineScores, Gain
-from trainer.report.statistics import mean_interval
+from trainer.report.statistics import crossed_interval, mean_interval
 
 SFT, PPO, ORACLE = "sft", "ppo", "best-of-n-oracle"
 ORDER = ("untrained", SFT, "best-of-n-consistent", ORACLE, "grpo", PPO)
 BOUNDS = (-1.0, 1.0)
+MIN_SEEDS = 3
+"""Seeds of PPO below which nothing is said of its place: one run may be luck."""
 
 
 def baseline_report(scores: Sequence[BaselineScores], *, samples: int, seeds: Sequence[int]) -> BaselineReport:
@@ -62,6 +65,7 @@ def gain_over(other: str, totals: Sequence[Sequence[float]], reference: Sequence
     interval = mean_interval(per_prompt, method="t", bounds=(-2.0, 2.0))
     seeds = [statistics.fmean(row) for row in differences]
     over_seeds = mean_interval(seeds, method="t", bounds=(-2.0, 2.0)) if len(seeds) > 1 else None
+    over_both = crossed_interval(differences) if len(seeds) > 1 else None
     return Gain(
         over=other,
         mean=interval.mean,
@@ -70,6 +74,8 @@ def gain_over(other: str, totals: Sequence[Sequence[float]], reference: Sequence
         seeds=seeds,
         seeds_low=over_seeds.low if over_seeds else None,
         seeds_high=over_seeds.high if over_seeds else None,
+        both_low=over_both.low if over_both else None,
+        both_high=over_both.high if over_both else None,
     )
 
 
@@ -96,19 +102,25 @@ def _row(name: str, scores: Sequence[BaselineScores], sft: Sequence[float]) -> B
 
 
 def _verdict(contrasts: Sequence[Gain]) -> tuple[bool | None, str]:
-    """PPO earns its place: it beats SFT for certain and with every seed, and nothing that could be served beats it."""
+    """PPO earns its place: it beats SFT for certain, and nothing that could be served beats it for certain.
+
+    Certain is what the interval over seeds and prompts supports, with at least MIN_SEEDS seeds.
+    """
     if not contrasts:
         return None, "PPO was not run: `claude-trainer baselines --students ppo` says whether it earns its place."
-    over_sft, *others = contrasts
-    better = over_sft.low > 0 and min(over_sft.seeds) > 0
-    beaten = [gain.over for gain in others if gain.high < 0]
+    over_sft = contrasts[0]
+    seeds = len(over_sft.seeds)
+    if seeds < MIN_SEEDS or over_sft.both_low is None or over_sft.both_high is None:
+        return None, (
+            f"INCONCLUSIVE: {seeds} of at least {MIN_SEEDS} seeds of PPO, so whether it earns its place cannot be said "
+            f"({over_sft.mean:+.3f} over SFT so far); add seeds with `claude-trainer baselines --seeds`."
+        )
     text = (
-        f"{over_sft.mean:+.3f} [{over_sft.low:+.3f}, {over_sft.high:+.3f}] over SFT, "
-        f"{sum(gain > 0 for gain in over_sft.seeds)} of {len(over_sft.seeds)} seeds above it"
+        f"{over_sft.mean:+.3f} [{over_sft.both_low:+.3f}, {over_sft.both_high:+.3f}] over SFT, "
+        f"{sum(gain > 0 for gain in over_sft.seeds)} of {seeds} seeds above it"
     )
-    if better and not beaten:
-        return True, f"PPO earns its place: {text}."
-    if beaten:
+    if beaten := [gain.over for gain in contrasts if gain.both_high is not None and gain.both_high < 0]:
         return False, f"PPO does not earn its place: {' and '.join(beaten)} earned more for certain ({text})."
-    why = "no certain gain" if over_sft.low <= 0 else "not with every seed"
-    return False, f"PPO does not earn its place here: {why} ({text})."
+    if over_sft.both_low > 0:
+        return True, f"PPO earns its place: {text}."
+    return None, f"INCONCLUSIVE: {text}; more seeds or held-out prompts can tell whether PPO earns its place."

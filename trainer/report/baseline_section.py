@@ -51,9 +51,18 @@ def baseline_section(page: Page, report: BaselineReport) -> Page:
     )
     if report.contrasts:
         page.table(
-            ["PPO against", "gain, over prompts", "over seeds"],
-            [[names[gain.over], _gain(gain), _seed_interval(gain)] for gain in report.contrasts],
-            "Paired differences per prompt. The interval over seeds says whether another run would bring the same.",
+            ["PPO against", "gain, over prompts", "over seeds", "over both"],
+            [
+                [
+                    names[gain.over],
+                    _gain(gain),
+                    _bounds(gain, gain.seeds_low, gain.seeds_high),
+                    _bounds(gain, gain.both_low, gain.both_high),
+                ]
+                for gain in report.contrasts
+            ],
+            "Paired differences per prompt. The interval over seeds says whether another run would bring the same; the "
+            "verdict goes by the one over seeds and prompts drawn at once.",
         )
     if sentence := left_out_sentence(report):
         page.text(sentence)
@@ -98,7 +107,8 @@ def _seeds(gain: Gain | None) -> str:
     return " ".join(_number(value, "+") for value in gain.seeds) if gain is not None else ""
 
 
-def _seed_interval(gain: Gain) -> str:
-    if gain.seeds_low is None or gain.seeds_high is None:
-        return "one seed"
-    return f"{_range(gain.seeds_low, gain.seeds_high, '+')}, n = {len(gain.seeds)}"
+def _bounds(gain: Gain, low: float | None, high: float | None) -> str:
+    """An interval that needs more than one seed."""
+    if low is None or high is None:
+        return "one seed" if len(gain.seeds) == 1 else "–"
+    return f"{_range(low, high, '+')}, n = {len(gain.seeds)}"

@@ -1,7 +1,8 @@
 """Means and shares with intervals, so that no figure of a report stands without its uncertainty and its n.
 
 Sources: Student's t interval: any textbook (mean ± t(n-1)·s/√n). Bootstrap: B. Efron, "Bootstrap Methods: Another
-Look at the Jackknife", Annals of Statistics 7 (1979), percentile method. Shares: E. B. Wilson, "Probable Inference,
+Look at the Jackknife", Annals of Statistics 7 (1979), percentile method. Crossed bootstrap: A. Owen, "The Pigeonhole
+Bootstrap", Annals of Applied Statistics 1 (2007). Shares: E. B. Wilson, "Probable Inference,
 the Law of Succession, and Statistical Inference", JASA 22 (1927), formula (9), without continuity correction; the
 values in the tests are those of R. G. Newcombe, Statistics in Medicine 17 (1998), table I, method 3.
 """
@@ -81,6 +82,39 @@ def mean_interval(
         low, high = (float(bound) for bound in np.quantile(means, [tail, 1 - tail]))
     # rounding may put the percentiles of equal values a last digit beside their mean
     return Interval(mean, max(least, min(low, mean)), min(most, max(high, mean)), n)
+
+
+def crossed_interval(
+    table: Sequence[Sequence[float]], *, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
+) -> Interval:
+    """The mean of values that two things vary at once, e.g. seeds and prompts, with an interval over both.
+
+    Rows and columns are drawn anew independently of each other, because every seed met the same prompts.
+
+    Args:
+        table: [rows, columns], e.g. the gain of each seed on each prompt; at least one of each.
+        confidence: coverage wanted, in (0, 1).
+        resamples: bootstrap samples.
+        seed: makes the bootstrap repeatable.
+
+    Raises:
+        TrainerError: no values.
+    """
+    import numpy as np
+
+    values = np.asarray(table, dtype=np.float64)
+    if values.size == 0:
+        raise TrainerError("an interval wants at least one value; the run scored nothing")
+    rows, columns = values.shape
+    draw = np.random.default_rng(seed)
+    means = [
+        values[np.ix_(draw.integers(0, rows, rows), draw.integers(0, columns, columns))].mean()
+        for _ in range(resamples)
+    ]
+    tail = (1 - confidence) / 2
+    low, high = (float(bound) for bound in np.quantile(means, [tail, 1 - tail]))
+    mean = float(values.mean())
+    return Interval(mean, min(low, mean), max(high, mean), values.size)
 
 
 def wilson_interval(successes: int, n: int, *, confidence: float = 0.95) -> Interval:

@@ -50,31 +50,61 @@ def test_gain_is_paired_by_prompt_and_shows_prompts_and_seeds_apart() -> None:
     assert gain_over("sft", [[0.5, 0.1]], [0.0, 0.0]).seeds_low is None
 
 
-def ppo_and(*others: BaselineScores, ppo: Sequence[float] = (0.8, 0.7, 0.9)) -> list[BaselineScores]:
-    return [scores("sft", 0.1, 0.2, 0.3), scores("ppo", *ppo, tokens=90), *others]
+def ppo_and(
+    *others: BaselineScores, ppo: Sequence[float] = (0.8, 0.7, 0.9), seeds: int = 3, lucky: float = 0.0
+) -> list[BaselineScores]:
+    """SFT and so many seeds of PPO, the first with `lucky` more than the others."""
+    runs = [
+        scores("ppo", *(v + (lucky if seed == 0 else 0) for v in ppo), seed=seed, tokens=90) for seed in range(seeds)
+    ]
+    return [scores("sft", 0.1, 0.2, 0.3), *runs, *others]
 
 
 def test_ppo_earns_its_place_only_where_nothing_that_can_be_served_is_better() -> None:
-    report = baseline_report(ppo_and(), samples=4, seeds=[0])
+    report = baseline_report(ppo_and(), samples=4, seeds=[0, 1, 2])
     assert report.earned is True
     assert report.sentence.startswith("PPO earns its place: +0.600 [")
+    assert "3 of 3 seeds above it" in report.sentence
     assert [row.student for row in report.rows] == ["sft", "ppo"]
     assert (report.rows[0].gain, report.rows[1].written_tokens) == (None, 90)
 
-    beaten = baseline_report(ppo_and(scores("grpo", 0.95, 0.9, 0.99)), samples=4, seeds=[0])
+    beaten = baseline_report(ppo_and(scores("grpo", 0.95, 0.9, 0.99)), samples=4, seeds=[0, 1, 2])
     assert (beaten.earned, beaten.sentence[:53]) == (False, "PPO does not earn its place: grpo earned more for cer")
-    oracle = baseline_report(ppo_and(scores("best-of-n-oracle", 1, 1, 1)), samples=4, seeds=[0])
+    worse = baseline_report(ppo_and(ppo=(0.0, 0.1, 0.1)), samples=4, seeds=[0, 1, 2])
+    assert (worse.earned, worse.sentence[:52]) == (False, "PPO does not earn its place: sft earned more for cer")
+    oracle = baseline_report(ppo_and(scores("best-of-n-oracle", 1, 1, 1)), samples=4, seeds=[0, 1, 2])
     assert oracle.earned is True, "an upper bound that knows the teacher's work is no rival"
     assert [gain.over for gain in oracle.contrasts] == ["sft"]
-
-    same = baseline_report(ppo_and(ppo=(0.1, 0.2, 0.3)), samples=4, seeds=[0])
-    assert same.earned is False
-    assert "no certain gain" in same.sentence
-    unlucky = baseline_report([*ppo_and(), scores("ppo", 0.1, 0.2, 0.3, seed=1)], samples=4, seeds=[0, 1])
-    assert "not with every seed" in unlucky.sentence
-    assert unlucky.earned is False
-    assert "1 of 2 seeds above it" in unlucky.sentence
     assert baseline_report([scores("sft", 0.1, 0.2)], samples=4, seeds=[0]).earned is None
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_with_fewer_than_three_seeds_nothing_is_said_of_the_place_of_ppo(seeds: int) -> None:
+    for rival in ([], [scores("grpo", 0.95, 0.9, 0.99)]):
+        report = baseline_report(ppo_and(*rival, seeds=seeds), samples=4, seeds=list(range(seeds)))
+        assert report.earned is None
+        assert report.sentence.startswith(f"INCONCLUSIVE: {seeds} of at least 3 seeds of PPO")
+        assert "+0.600 over SFT so far" in report.sentence
+
+
+def test_gain_that_one_lucky_seed_made_is_open() -> None:
+    report = baseline_report(ppo_and(ppo=(0.1, 0.2, 0.3), lucky=0.6), samples=4, seeds=[0, 1, 2])
+    gain = report.contrasts[0]
+    assert gain.low > 0, "over prompts alone it would be certain"
+    assert gain.both_low is not None
+    assert gain.both_low <= 0 < gain.mean
+    assert (report.earned, report.sentence[:12]) == (None, "INCONCLUSIVE")
+    assert "1 of 3 seeds above it" in report.sentence
+    assert "more seeds or held-out prompts" in report.sentence
+    same = baseline_report(ppo_and(ppo=(0.1, 0.2, 0.3)), samples=4, seeds=[0, 1, 2])
+    assert same.earned is None
+
+
+def test_section_shows_the_interval_that_the_verdict_goes_by() -> None:
+    html = baseline_section(Page("t"), baseline_report(ppo_and(), samples=4, seeds=[0, 1, 2])).html()
+    assert "over both" in html
+    single = baseline_section(Page("t"), baseline_report(ppo_and(seeds=1), samples=4, seeds=[0])).html()
+    assert single.count("one seed") == 2
 
 
 def test_section_names_every_student_and_the_upper_bound_as_such() -> None:
@@ -134,19 +164,19 @@ def bench(folder: Path, config: Config, test: Sequence[Case], reward: Any) -> Be
 
 def test_what_was_scored_is_not_made_again(tmp_path: Path, cases: list[Case], letter_reward: Any) -> None:
     compared = bench(tmp_path, Config(), cases[:3], letter_reward)
-    for one in (*ppo_and(), scores("ppo", 0.8, 0.8, 0.8, seed=1), scores("untrained", -1, -1, -1)):
+    for one in (*ppo_and(), scores("untrained", -1, -1, -1)):
         file = compared.file(one.student, one.seed)
         file.parent.mkdir(exist_ok=True)
         file.write_text(one.model_dump_json())
     told: list[Any] = []
     report = compare_students(compared, ["untrained", "ppo"], [0, 1], lambda *facts: told.append(facts))
     assert told == []
-    assert report.seeds == [0, 1]
+    assert report.seeds == [0, 1, 2], "of all that was ever scored"
     compared.file("ppo", 0).unlink()
-    assert compare_students(compared, ["sft"], [1], lambda *facts: None).seeds == [1], "nobody has a seed 0 any more"
+    assert compare_students(compared, ["sft"], [1], lambda *facts: None).seeds == [1, 2], "nobody has a seed 0 any more"
     compared.file("ppo", 0).write_text(ppo_and()[1].model_dump_json())
     report = compare_students(compared, ["untrained", "ppo"], [0, 1], lambda *facts: None)
-    assert [row.seeds for row in report.rows if row.student == "ppo"] == [2]
+    assert [row.seeds for row in report.rows if row.student == "ppo"] == [3]
     assert read_baselines(compared.run.path) == report
     assert "PPO earns its place" in (compared.run.path / "baselines.html").read_text()
     with pytest.raises(TrainerError, match="'dpo' is no student of the comparison"):

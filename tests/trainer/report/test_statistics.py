@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.errors import TrainerError
-from trainer.report.statistics import mean_interval, wilson_interval
+from trainer.report.statistics import crossed_interval, mean_interval, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -84,3 +84,29 @@ def test_one_value_says_nothing_about_the_spread() -> None:
 def test_no_value_has_no_mean() -> None:
     with pytest.raises(TrainerError, match="at least one value"):
         mean_interval([])
+
+
+def test_crossed_interval_covers_what_seeds_and_what_prompts_vary() -> None:
+    draw = random.Random(0)
+    seeds, prompts = [draw.gauss(0, 0.3) for _ in range(4)], [draw.gauss(0.2, 0.3) for _ in range(50)]
+    table = [[seed + prompt for prompt in prompts] for seed in seeds]
+    both = crossed_interval(table)
+    rows = mean_interval([sum(row) / 50 for row in table])
+    columns = mean_interval([sum(column) / 4 for column in zip(*table, strict=True)])
+    assert both.mean == pytest.approx(rows.mean) == pytest.approx(columns.mean)
+    width = both.high - both.low
+    # the variances of independent causes add up
+    expected = math.hypot(rows.high - rows.low, columns.high - columns.low)
+    assert width == pytest.approx(expected, rel=0.1)
+    assert both == crossed_interval(table), "the same draws each time"
+    assert both.n == 200
+
+
+def test_crossed_interval_of_one_row_is_that_of_its_columns_and_of_equal_values_none() -> None:
+    values = [0.1, 0.4, -0.2, 0.9, 0.3]
+    one, plain = crossed_interval([values]), mean_interval(values)
+    assert (one.low, one.high) == (pytest.approx(plain.low, abs=0.03), pytest.approx(plain.high, abs=0.03))
+    same = crossed_interval([[0.3] * 5] * 3)
+    assert same.low == pytest.approx(0.3) == same.high
+    with pytest.raises(TrainerError, match="at least one value"):
+        crossed_interval([])
