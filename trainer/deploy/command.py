@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,9 +80,11 @@ def _print_files(files: ServerFiles, as_json: bool) -> None:
         click.echo(files.model_dump_json(indent=1))
         return
     click.echo(files.line)
-    unit = Path(files.unit).name
+    unit = Path(files.unit)
     click.echo(f"# it will listen at {files.url}; as a service of your own:", err=True)
-    click.echo(f"# systemctl --user link {files.unit} && systemctl --user enable --now {unit}", err=True)
+    click.echo(
+        f"# systemctl --user link {shlex.quote(str(unit))} && systemctl --user enable --now {unit.name}", err=True
+    )
 
 
 @click.command()

@@ -2,6 +2,9 @@
 
 Both are started by the user, on loopback, where the gateway expects the local model. Both get our chat template as a
 file, so that no version of them falls back to a template of its own.
+
+The systemd units are for a person's own service manager. What keeps a service from writing works there only together
+with PrivateUsers= (systemd.exec(5)); the one folder left to it is a cache of its own, because vLLM compiles on start.
 """
 
 from __future__ import annotations
@@ -18,10 +21,20 @@ from trainer.deploy.admission import Candidate, changed
 from trainer.errors import TrainerError
 from trainer.export.export_records import Progress, sha256_of
 from trainer.export.gguf_file import GgufFile
+from trainer.export.model_files import llama_server_unit, template_file, vllm_folder, vllm_unit
 from trainer.run_folder import write_atomic
 from trainer.student.chat_format import template_text
 
 HOST = "127.0.0.1"
+_CACHE = "%C/%p"
+_LLAMA_SERVER_ENVIRONMENT = {"XDG_CACHE_HOME": _CACHE, "CUDA_CACHE_PATH": f"{_CACHE}/cuda"}
+_VLLM_ENVIRONMENT = _LLAMA_SERVER_ENVIRONMENT | {
+    "TRITON_CACHE_DIR": f"{_CACHE}/triton",
+    "FLASHINFER_WORKSPACE_BASE": _CACHE,
+    "NUMBA_CACHE_DIR": f"{_CACHE}/numba",
+    "VLLM_NO_USAGE_STATS": "1",  # sent out, and kept in ~/.config
+}
+"""What a start compiles is kept all over the home folder; these bring it into the unit's own cache."""
 
 
 class ServerFiles(Record):
@@ -51,7 +64,7 @@ def for_llama_server(candidate: Candidate, config: DeployConfig, progress: Progr
     if candidate.file is not None and sha256_of(path, progress) != candidate.file.sha256:
         raise changed(candidate.path)
     num_ctx = min(config.num_ctx, int(file.get("llama.context_length") or config.num_ctx))
-    template = path.with_suffix(".jinja")
+    template = template_file(path)
     command = [
         shutil.which("llama-server") or "llama-server",
         *("--model", str(path), "--alias", config.model),
@@ -61,7 +74,7 @@ def for_llama_server(candidate: Candidate, config: DeployConfig, progress: Progr
         *("--jinja", "--chat-template-file", str(template)),
         *("--temp", "0", "--no-webui"),
     ]
-    return _written("llama-server", path, template, path.with_suffix(".llama-server.service"), command, config)
+    return _written("llama-server", path, template, llama_server_unit(path), command, _LLAMA_SERVER_ENVIRONMENT, config)
 
 
 def for_vllm(candidate: Candidate, config: DeployConfig, progress: Progress | None = None) -> ServerFiles:
@@ -81,7 +94,8 @@ def for_vllm(candidate: Candidate, config: DeployConfig, progress: Progress | No
         raise TrainerError(f"{adapter}: missing, {entry.name} was merged from it; train or export it again")
     from trainer.export.lora_merge import write_merged_checkpoint
 
-    folder = candidate.path.resolve().parent / f"{entry.name}-vllm"
+    models = candidate.path.resolve().parent
+    folder = vllm_folder(models, entry.name)
     write_merged_checkpoint(entry.base, adapter, folder, progress=progress)
     num_ctx = min(config.num_ctx, int(GgufFile(candidate.path).get("llama.context_length") or config.num_ctx))
     template = folder / "chat_template.jinja"
@@ -92,32 +106,50 @@ def for_vllm(candidate: Candidate, config: DeployConfig, progress: Progress | No
         *("--chat-template", str(template), "--generation-config", "vllm"),
         *("--enable-auto-tool-choice", "--tool-call-parser", "llama3_json"),
     ]
-    return _written("vllm", folder, template, folder.with_suffix(".service"), command, config)
+    return _written("vllm", folder, template, vllm_unit(models, entry.name), command, _VLLM_ENVIRONMENT, config)
 
 
 def _written(
-    target: str, model: Path, template: Path, unit: Path, command: list[str], config: DeployConfig
+    target: str,
+    model: Path,
+    template: Path,
+    unit: Path,
+    command: list[str],
+    environment: dict[str, str],
+    config: DeployConfig,
 ) -> ServerFiles:
     write_atomic(template, template_text(), 0o644)
-    write_atomic(unit, unit_text(f"{config.model} on {target}", command), 0o644)
+    write_atomic(unit, unit_text(f"{config.model} on {target}", command, environment), 0o644)
     url = f"http://{HOST}:{config.port}"
     return ServerFiles(
         target=target, model=str(model), template=str(template), unit=str(unit), command=command, url=url
     )
 
 
-def unit_text(description: str, command: list[str]) -> str:
-    """A systemd unit that a user can link: restarted where it fails, and with no right to write anywhere."""
-    quoted = " ".join(_systemd_word(word) for word in command)
+def unit_text(description: str, command: list[str], environment: dict[str, str]) -> str:
+    """A systemd unit that a user can link: restarted where it fails, and with one folder to write to, a cache.
+
+    Args:
+        environment: variables; their specifiers count: %C is the folder of caches, usually ~/.cache, and %p the unit's
+            name without its suffix.
+    """
+    program, *arguments = command
+    # `$` stands for itself in the program, which may not be a variable
+    words = [
+        _quoted(program.replace("%", "%%")),
+        *(_quoted(w.replace("%", "%%").replace("$", "$$")) for w in arguments),
+    ]
     lines = [
-        *("[Unit]", f"Description={description}", ""),
-        *("[Service]", f"ExecStart={quoted}", "Restart=on-failure", "RestartSec=5", "NoNewPrivileges=yes"),
-        *("ProtectSystem=strict", "PrivateTmp=yes", "", "[Install]", "WantedBy=default.target"),
+        *("[Unit]", f"Description={description.replace('%', '%%')}", ""),
+        *("[Service]", "Type=exec", f"ExecStart={' '.join(words)}", "Restart=on-failure", "RestartSec=5"),
+        *("NoNewPrivileges=yes", "PrivateUsers=yes", "ProtectSystem=strict", "PrivateTmp=yes", "CacheDirectory=%p"),
+        *(f"Environment={name}={value}" for name, value in environment.items()),
+        *("", "[Install]", "WantedBy=default.target"),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _systemd_word(word: str) -> str:
-    """One word as systemd splits command lines: `%` and `$` stand for themselves only when doubled."""
-    plain = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+def _quoted(word: str) -> str:
+    """One word as systemd splits command lines."""
+    plain = word.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{plain}"' if plain != word or any(c in word for c in " '\t") else word

@@ -198,7 +198,8 @@ class Registry:
             staged: folder on the registry's file system that holds the files under their final names, and nothing else.
 
         Raises:
-            TrainerError: the disk is full, or the registry is damaged: it and the files in place are as they were.
+            TrainerError: the registry is damaged, and nothing was changed; or the disk is full: then whoever opens the
+                registry next finishes.
         """
         write_atomic(staged / _ENTRY, entry.model_dump_json() + "\n", 0o644)
         with self._locked():
@@ -217,12 +218,11 @@ class Registry:
                     if file != note:
                         file.replace(self.folder / file.name)
                 if all(model.created_at != entry.created_at or model.files != entry.files for model in registry.models):
-                    # its files are gone: no state to return to may name them
-                    before = registry.model_copy(
-                        update={"models": [entry if m.name == entry.name else m for m in registry.models]}, deep=True
-                    )
+                    # earlier files of this name are gone: the state to return to names the new ones
+                    before = self._load()
+                    before.models = [entry if model.name == entry.name else model for model in before.models]
                     _enter(registry, entry)
-                    self._write(before, registry)
+                    self._write(registry, before)
                 note.unlink()
             release.rmdir()
 
@@ -323,15 +323,13 @@ class Registry:
             return self._superfluous(found)
         with self._locked():
             registry = self._load()
-            before = registry.model_copy(deep=True)
             gone = self._superfluous(registry)
             unwanted = {row.model for row in gone} - set(self.kept(registry))
-            for model in registry.models:
-                if model.name in unwanted and model.collected_at is None:
+            if fresh := [model for model in registry.models if model.name in unwanted and model.collected_at is None]:
+                for model in fresh:
                     model.collected_at = _now()
                     registry.history.append(Event(at=_now(), action="gc", model=model.name))
-            if registry != before:
-                self._write(before, registry)
+                self._write(registry)
             for row in gone:
                 for file in row.files:
                     remove(self.folder / file)
@@ -385,13 +383,18 @@ class Registry:
         """The registry under the lock; written back when the block ends without an error."""
         with self._locked():
             registry = self._load()
-            before = registry.model_copy(deep=True)
             yield registry
-            self._write(before, registry)
+            self._write(registry)
 
-    def _write(self, before: RegistryFile, registry: RegistryFile) -> None:
+    def _write(self, registry: RegistryFile, before: RegistryFile | None = None) -> None:
+        """Replaces the file.
+
+        Args:
+            before: the state to return to, where it is not the one in the file.
+        """
         if self.path.exists():
-            write_atomic(self.previous, before.model_dump_json(indent=1) + "\n", 0o644)
+            state = f"{before.model_dump_json(indent=1)}\n" if before is not None else self.path.read_bytes()
+            write_atomic(self.previous, state, 0o644)
         write_atomic(self.path, registry.model_dump_json(indent=1) + "\n", 0o644)
 
 

@@ -19,6 +19,7 @@ from trainer.deploy.command import deploy as deploy_command
 from trainer.deploy.other_servers import for_llama_server, for_vllm, unit_text
 from trainer.errors import TrainerError
 from trainer.export.export_records import ExportedFile
+from trainer.export.model_files import vllm_unit
 from trainer.student.chat_format import template_text
 
 DOCUMENTED = """--model --alias --host --port --ctx-size --parallel --jinja --chat-template-file --temp --no-webui"""
@@ -40,20 +41,43 @@ def test_unit_is_one_that_systemd_takes(make_gguf: Any, tmp_path: Path) -> None:
     odd = path.with_name("50% of a $HOME.gguf")
     path.rename(odd)
     files = for_llama_server(Candidate(odd), DeployConfig())
+    assert Path(files.unit).name == "50__of_a__HOME.llama-server.service"
     line = next(row for row in Path(files.unit).read_text().splitlines() if row.startswith("ExecStart="))
     assert '50%% of a $$HOME.gguf"' in line
     verifier = shutil.which("systemd-analyze")
     if verifier is None:
         return
     environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
-    sound = unit_text("x", ["/bin/true", *files.command[1:]])
-    for text, good in ((sound, True), (sound.replace("--temp 0", '"--temp 0'), False)):
+    written = Path(files.unit).read_text()
+    sound = written.replace("ExecStart=llama-server", "ExecStart=/bin/true")
+    for text, good in (
+        (sound, True),
+        (sound.replace("--temp 0", '"--temp 0'), False),
+        (sound.replace("CacheDirectory=%p", "CacheDirectory=/%p"), False),
+        (sound.replace("PrivateUsers=yes", "PrivateUser=yes"), False),
+    ):
         unit = tmp_path / "x.service"
         unit.write_text(text)
         done = subprocess.run(
             [verifier, "--user", "verify", str(unit)], capture_output=True, text=True, env=environment
         )
         assert ("x.service" not in done.stderr) is good, done.stderr
+
+
+def test_unit_may_write_to_a_cache_of_its_own_and_nowhere_else(tmp_path: Path) -> None:
+    """Every path that the service is told to write to lies in the folder that systemd makes and leaves writable."""
+    text = unit_text("a 100% student", ["/opt/my $HOME/vllm", "serve", "$x"], {"TRITON_CACHE_DIR": "%C/%p/triton"})
+    settings = [line.partition("=")[::2] for line in text.splitlines() if "=" in line]
+    assert {"PrivateUsers", "ProtectSystem", "PrivateTmp"} <= {key for key, _ in settings}
+    assert dict(settings)["CacheDirectory"] == "%p"
+    assert dict(settings)["Environment"] == "TRITON_CACHE_DIR=%C/%p/triton"
+    assert dict(settings)["ExecStart"] == '"/opt/my $HOME/vllm" serve $$x'
+    assert dict(settings)["Description"] == "a 100%% student"
+
+
+def test_versions_with_a_dot_have_units_of_their_own(tmp_path: Path) -> None:
+    units = {vllm_unit(tmp_path, name).name for name in ("llama-3.1-bc-v1.5", "llama-3.1-bc-v1.6")}
+    assert units == {"llama-3.1-bc-v1.5-vllm.service", "llama-3.1-bc-v1.6-vllm.service"}
 
 
 def test_tampered_file_is_not_made_ready(make_gguf: Any) -> None:
