@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from trainer.student.base_checksum import lacking_files
-from trainer.student.base_model import LAYOUT
+from trainer.student.base_folder import LAYOUT, lacking_files
 
 WHERE = "https://huggingface.co"
 

@@ -18,10 +18,11 @@ import torch
 
 from trainer.errors import TrainerError
 from trainer.export.atomic_file import partial_file
-from trainer.export.checkpoint import Checkpoint, fetch_base
+from trainer.export.checkpoint import Checkpoint
 from trainer.export.export_records import METADATA_PREFIX, ExportedFile, Progress, Provenance
 from trainer.export.gguf_writer import PERMUTED, LlamaShape, PlannedTensor, permute, write_tensors
 from trainer.export.lora_adapter import LoraAdapter
+from trainer.student.base_folder import base_folder
 
 
 def export_adapter(
@@ -42,7 +43,7 @@ def export_adapter(
     Raises:
         TrainerError: wrong base, or an adapter that is more than pairs of factors.
     """
-    checkpoint = Checkpoint(fetch_base(base))
+    checkpoint = Checkpoint(base_folder(base))
     lora = LoraAdapter(adapter)
     lora.check(checkpoint, base)
     if lora.replaced:

@@ -13,41 +13,10 @@ from safetensors import SafetensorError, safe_open
 from trainer.errors import TrainerError
 from trainer.export.json_file import read_json
 
-FILES = [
-    "config.json",
-    "*.safetensors",
-    "model.safetensors.index.json",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "README.md",
-]
 BLOCK_ELEMENTS = 8 << 20
 """Values that are in memory at a time: 16 MB as 16-bit floats."""
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 """Types of weights that can be merged and exported, as safetensors names them."""
-
-
-def fetch_base(base: Path | str) -> Path:
-    """A local folder as it is, anything else as a hub id (taken from the local cache or downloaded).
-
-    Raises:
-        TrainerError: neither a folder nor a reachable hub id.
-    """
-    if Path(base).is_dir():
-        return Path(base)
-    name = str(base)
-    if name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise TrainerError(f"{name}: no such folder; a base is a folder with config.json and safetensors, or a hub id")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=FILES))
-    except Exception as error:  # the hub's client raises a dozen kinds; all mean the same here
-        reason = str(error).strip().split("\n")[0]
-        raise TrainerError(
-            f"{name}: cannot be fetched from the hub ({reason}); give a local folder with config.json, "
-            "model*.safetensors and tokenizer.json as base"
-        ) from None
 
 
 class StoredTensor(NamedTuple):

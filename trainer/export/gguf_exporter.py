@@ -16,12 +16,13 @@ from typing import NamedTuple
 from trainer.config import ExportConfig
 from trainer.errors import TrainerError
 from trainer.export.atomic_file import disk_full, partial_file
-from trainer.export.checkpoint import Checkpoint, fetch_base
+from trainer.export.checkpoint import Checkpoint
 from trainer.export.export_records import ExportedFile, ExportReport, Progress, Provenance, sha256_of
 from trainer.export.gguf_writer import LlamaShape, write_gguf
 from trainer.export.llama_vocabulary import read_vocabulary
 from trainer.export.lora_adapter import LoraAdapter, MergedWeights
 from trainer.export.quantization import quantization_number, quantize
+from trainer.student.base_folder import base_folder
 from trainer.student.chat_format import template_text
 
 QUANTIZED_SHARE = 0.35
@@ -67,7 +68,7 @@ def write_plain(
     Raises:
         TrainerError: as `export_model`.
     """
-    folder = fetch_base(base)
+    folder = base_folder(base)
     checkpoint = Checkpoint(folder)
     shape = LlamaShape.of(checkpoint.config)
     if config.context_length > shape.max_positions:

@@ -1,4 +1,4 @@
-"""Base and adapter as one model: its tensors one by one, or a Hugging Face folder for vLLM and transformers.
+"""Base and adapter as one model: a Hugging Face folder for vLLM and transformers.
 
 The weights pass through a few rows at a time into shards of safetensors; their layout (a JSON table, then the bytes) is
 written here because the `safetensors` package wants all tensors of a shard in memory.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,29 +16,17 @@ import torch
 
 from trainer.errors import TrainerError
 from trainer.export.atomic_file import partial_folder
-from trainer.export.checkpoint import Checkpoint, fetch_base
+from trainer.export.checkpoint import Checkpoint
 from trainer.export.export_records import Progress
 from trainer.export.json_file import read_json
 from trainer.export.llama_vocabulary import read_vocabulary
 from trainer.export.lora_adapter import LoraAdapter, MergedWeights
 from trainer.run_folder import write_atomic
+from trainer.student.base_folder import base_folder
 from trainer.student.chat_format import template_text
 
 SHARD_BYTES = 4 << 30
 _COPIED = ("config.json", "tokenizer.json", "special_tokens_map.json", "README.md", "LICENSE", "LICENSE.txt", "NOTICE")
-
-
-def merged_tensors(base: Path | str, adapter: Path | None) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every tensor of the merged model in the type that the base has it in, one in memory at a time.
-
-    Raises:
-        TrainerError: wrong base for the adapter, quantised base, broken files.
-    """
-    checkpoint = Checkpoint(fetch_base(base))
-    weights = MergedWeights(checkpoint, LoraAdapter(adapter) if adapter is not None else None, base)
-    for name in weights.shapes:
-        dtype = weights.dtype(name)
-        yield name, torch.cat([block.to(dtype) for block in weights.blocks(name)])
 
 
 def write_merged_checkpoint(
@@ -62,7 +49,7 @@ def write_merged_checkpoint(
     Raises:
         TrainerError: wrong base for the adapter, foreign tokenizer, values that are not finite, full disk.
     """
-    source = fetch_base(base)
+    source = base_folder(base)
     checkpoint = Checkpoint(source)
     if adapter is not None and folder.resolve() in (source.resolve(), adapter.resolve()):
         raise TrainerError(f"{folder}: this is the base or the adapter itself; give another folder")

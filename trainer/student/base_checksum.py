@@ -9,54 +9,12 @@ import hashlib
 import json
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import LocalEntryNotFoundError
-
 from trainer.errors import TrainerError
 from trainer.run_folder import write_atomic
-from trainer.student.base_model import LAYOUT, cache_folder
+from trainer.student.base_folder import LAYOUT, base_folder
+from trainer.student.base_model import cache_folder
 
 FILE = "base.json"
-PATTERNS = ("config.json", "tokenizer.json", "tokenizer_config.json", "*.safetensors", "*.safetensors.index.json")
-
-
-def base_folder(base: str) -> Path:
-    """The folder of a base: itself, or what the hub's cache holds of it after a download.
-
-    Raises:
-        TrainerError: the cache does not hold it, and it cannot be fetched.
-    """
-    if Path(base).is_dir():
-        return Path(base)
-    try:
-        cached = Path(snapshot_download(base, allow_patterns=list(PATTERNS), local_files_only=True))
-        if not lacking_files(cached):  # it may hold the tokenizer alone, or some of the shards
-            return cached
-    except LocalEntryNotFoundError:
-        pass
-    try:
-        fetched = Path(snapshot_download(base, allow_patterns=list(PATTERNS)))
-    except (OSError, ValueError) as error:
-        first = str(error).split("\n")[0]
-        raise TrainerError(
-            f"{base}: cannot be fetched ({first}); give base_model a local folder with {LAYOUT}"
-        ) from None
-    if lacking := lacking_files(fetched):  # the hub did not answer, and its cache was taken as it is
-        raise TrainerError(
-            f"{base}: the hub's cache lacks {', '.join(lacking)}; connect this machine, or give base_model a local "
-            f"folder with {LAYOUT}"
-        )
-    return fetched
-
-
-def lacking_files(folder: Path) -> list[str]:
-    """Which files of a base a folder lacks; shards are looked up in their index."""
-    lacking = [name for name in ("config.json", "tokenizer.json") if not (folder / name).exists()]
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        shards = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-        return lacking + [name for name in shards if not (folder / name).exists()]
-    return lacking + ([] if list(folder.glob("*.safetensors")) else ["model*.safetensors"])
 
 
 def base_checksum(base: str) -> str:

@@ -13,11 +13,11 @@ from transformers.utils import logging
 
 from trainer.config import StudentConfig
 from trainer.errors import TrainerError
+from trainer.student.base_folder import LAYOUT
 from trainer.student.chat_format import CONTROL_TOKENS, EOT, template_text
 from trainer.student.format_checks import check_tokenizer
 
 logging.disable_progress_bar()  # the stages have their own
-LAYOUT = "config.json, tokenizer.json, tokenizer_config.json and model*.safetensors"
 
 
 def cache_folder() -> Path:

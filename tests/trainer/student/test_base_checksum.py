@@ -9,7 +9,8 @@ import pytest
 from huggingface_hub import constants
 
 from trainer.errors import TrainerError
-from trainer.student.base_checksum import base_checksum, base_folder
+from trainer.student.base_checksum import base_checksum
+from trainer.student.base_folder import base_folder
 
 
 @pytest.fixture
