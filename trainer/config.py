@@ -189,12 +189,22 @@ class PpoConfig(Section):
     )
     max_turns: int = Field(default=12, ge=1, description="Longest episode in assistant turns")
     max_new_tokens: int = Field(default=256, ge=8, description="Longest assistant turn in tokens")
+    generation_server: str = Field(
+        default="",
+        description="URL of a vLLM server that writes the episodes of training; without it the model itself does",
+    )
+    episodes_at_once: int = Field(
+        default=64, ge=1, description="Episodes that are written together: what their keys and values take in memory"
+    )
     window: int | None = Field(
         default=None, ge=64, description="Longest episode in tokens; without it, as many as the model has positions"
     )
     patch_penalty: float = Field(default=0.1, ge=0, description="Reward lost per call that the replay had to patch")
     max_patches: int = Field(default=2, ge=0, description="Most calls that are patched before an episode stops")
     bf16: bool = Field(default=True, description="bfloat16 autocast in forward and backward passes")
+    gradient_checkpointing: bool = Field(
+        default=False, description="Compute activations again in the backward pass: a third slower, far less memory"
+    )
     checkpoint_every: int = Field(default=50, ge=1, description="Updates between checkpoints")
     eval_every: int = Field(default=10, ge=1, description="Updates between scores on the validation prompts")
     eval_prompts: int = Field(default=50, ge=1, description="Prompts of such a score")
@@ -261,6 +271,9 @@ class ExportConfig(Section):
     trial_prompts: int = Field(
         default=100, ge=0, description="Held-out prompts that the doctor puts to the quantised file; 0 leaves it out"
     )
+    compare_logits: bool = Field(
+        default=True, description="Whether the doctor compares logits with the base, which needs its size in memory"
+    )
 
 
 class DeployConfig(Section):
@@ -321,7 +334,7 @@ class RolloutConfig(Section):
     )
     min_shadow_reward: float = Field(default=0.5, ge=-1, le=1, description="Gate of 0 %: mean reward in the shadow")
     blind_test: str = Field(
-        default="", description="report.json of the blind test that the model passed; wanted before it may leave 0 %"
+        default="", description="report.json of the blind test that the model passed; wanted for every stage above 0 %"
     )
     blind_verdict: Literal["point", "interval"] = Field(
         default="point", description="'point': share above 45 % and not refuted; 'interval': that claim supported"
@@ -343,6 +356,13 @@ class RolloutConfig(Section):
     breaker_seconds: float = Field(default=30, ge=0, description="Pause until an open breaker lets one request try")
     shadow: bool = Field(default=True, description="At 0 %: score the student in the background")
     shadow_queue: int = Field(default=16, ge=1, description="Turns that may wait for it; more are dropped")
+    log_bytes: int = Field(
+        default=32_000_000, ge=1, description="Size at which decisions.jsonl and shadow.jsonl move aside"
+    )
+    log_files: int = Field(default=4, ge=1, description="Files of either log that stay beside the one being written")
+    keep_days: float = Field(
+        default=90, gt=0, description="How long the figures of single requests are kept; pins and decisions always are"
+    )
 
 
 class DemoConfig(Section):
