@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -116,6 +117,17 @@ class Checkpoint:
         if missing:
             raise TrainerError(f"{self.folder}: shard {missing[0]} is missing; download the base again")
         return [self.folder / name for name in names]
+
+    @property
+    def bytes(self) -> int:
+        """Size of all weights."""
+        stored = (self.stored[name] for name in self.stored.shapes)
+        return sum(math.prod(one.shape) * FLOATS[one.type].itemsize for one in stored)
+
+    @property
+    def widest(self) -> int:
+        """Values of the largest tensor."""
+        return max(math.prod(shape) for shape in self.stored.shapes.values())
 
     @property
     def tied(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,6 +84,7 @@ def _line(file: ExportedFile) -> str:
 @click.option("--output", type=click.Path(path_type=Path), help="Folder of models; default: config.models.")
 @click.option("--dataset", type=click.Path(path_type=Path, exists=True), help="bc_dataset.jsonl it was trained on.")
 @click.option("--data", type=click.Path(), help="Data root: put its held-out prompts to the quantised file.")
+@click.option("--no-logits", is_flag=True, help="Do not compare its logits with the base, which needs the base's size.")
 @click.option("--gate", "gate_path", type=click.Path(path_type=Path, exists=True), help="JSON of the gate's report.")
 @click.option("--licence", default="", help="Licence of the base, e.g. llama3.1.")
 @click.option("--parent", help="Model that this one continues.")
@@ -98,6 +100,7 @@ def export(
     output: Path | None,
     dataset: Path | None,
     data: str | None,
+    no_logits: bool,
     gate_path: Path | None,
     licence: str,
     parent: str | None,
@@ -108,7 +111,7 @@ def export(
     if student is not None:
         if given := [o for o, v in (("--adapter", adapter), ("--base", base), ("--name", name)) if v is not None]:
             raise click.UsageError(f"--student finds {given[0]} by itself; give one of the two")
-        _show(_export_student(config_path, data, student, version), as_json)
+        _show(_export_student(config_path, data, student, version, no_logits), as_json)
         return
     if name is None:
         raise click.UsageError("give --name, or --student")
@@ -162,7 +165,7 @@ def export(
             config.export,
             provenance=provenance,
             gate=gate,
-            heldout=_heldout(config, data) if data is not None else None,
+            heldout=_heldout(config, data, logits=not no_logits) if data is not None else None,
             progress=progress,
         )
     _show(report, as_json)
@@ -179,7 +182,9 @@ def _show(report: ReleaseReport, as_json: bool) -> None:
         click.echo(_line(file))
 
 
-def _export_student(config_path: Path | None, data: str | None, kind: str, version: int | None) -> ReleaseReport:
+def _export_student(
+    config_path: Path | None, data: str | None, kind: str, version: int | None, no_logits: bool
+) -> ReleaseReport:
     """Exports a student of the config's runs as `train` does, with the gate report that lies in its run folder."""
     from claude_capture.data_root import resolve_data_root
     from trainer.config import load_config
@@ -187,6 +192,8 @@ def _export_student(config_path: Path | None, data: str | None, kind: str, versi
     from trainer.records import GateReport
 
     config = load_config(config_path)
+    if no_logits:
+        config = config.model_copy(update={"export": config.export.model_copy(update={"compare_logits": False})})
     road = Road(config, resolve_data_root(data or config.data))
     student = road.versions.find(kind, version)
     judged = road.versions.folder(student) / "gate.json"
@@ -208,6 +215,7 @@ def _export_student(config_path: Path | None, data: str | None, kind: str, versi
 )
 @click.option("--data", type=click.Path(), help="Data root with the held-out prompts; default: the config's.")
 @click.option("--quick", is_flag=True, help="With --config: few held-out prompts.")
+@click.option("--no-logits", is_flag=True, help="With --config: leave out the logits, which need the base in memory.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def doctor(
     model: Path,
@@ -216,13 +224,14 @@ def doctor(
     config_path: Path | None,
     data: str | None,
     quick: bool,
+    no_logits: bool,
     as_json: bool,
 ) -> None:
     """Check a GGUF for every known pitfall; exit status 1 where one is found."""
     from trainer.export.doctor import examine
 
-    if config_path is None and (data is not None or quick):
-        raise click.UsageError("--data and --quick belong to --config")
+    if config_path is None and (data is not None or quick or no_logits):
+        raise click.UsageError("--data, --quick and --no-logits belong to --config")
     tokenizer = None
     if tokenizer_path is not None:
         from tokenizers import Tokenizer
@@ -233,10 +242,13 @@ def doctor(
     if config_path is not None:
         from trainer.config import load_config
         from trainer.export.registry import Registry
+        from trainer.export.trial import require_memory
 
         entry = Registry(model.parent).entry_of(model)
-        heldout = _heldout(load_config(config_path), data, entry, model.parent)
+        heldout = _heldout(load_config(config_path), data, entry, model.parent, logits=not no_logits)
         heldout = heldout.quick() if quick else heldout
+        if entry is not None and Path(entry.base or "?").is_dir():
+            require_memory(Path(entry.base), heldout)
     with progress_bar() as progress:
         report = examine(model, tokenizer=tokenizer, strings_compared=strings, heldout=heldout, progress=progress)
     if as_json:
@@ -247,7 +259,9 @@ def doctor(
         sys.exit(1)
 
 
-def _heldout(config: Config, data: str | None, entry: ModelEntry | None = None, folder: Path = Path()) -> HeldOut:
+def _heldout(
+    config: Config, data: str | None, entry: ModelEntry | None = None, folder: Path = Path(), *, logits: bool
+) -> HeldOut:
     """The config's held-out prompts.
 
     Args:
@@ -259,4 +273,5 @@ def _heldout(config: Config, data: str | None, entry: ModelEntry | None = None, 
 
     road = Road(config, resolve_data_root(data or config.data))
     student, export = (entry.gate, entry.as_export(folder)) if entry is not None else (None, None)
-    return held_out(road.cases("test"), road.split("test"), config, student=student, export=export)
+    found = held_out(road.cases("test"), road.split("test"), config, student=student, export=export)
+    return found if logits else replace(found, logits=False)

@@ -1,5 +1,8 @@
 """Is the exported model the trained one? Tokens and logits side by side.
 
+The base stays in memory as it is stored, 16 bit for 16 bit; products are computed in float32, one layer's weights at a
+time, since a reference that rounds after every layer would disagree more often than the file does.
+
 llama.cpp's cache is kept in float32 here. In service it is float16, which moves logits by about as much as the rounding
 of the weights does (0.16 against 0.03 at most on the tiny base): that is a property of the server, not of the file.
 """
@@ -20,6 +23,7 @@ from trainer.export.llama_runtime import GgufModel
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from trainer.export.checkpoint import Checkpoint
     from trainer.export.export_records import ExportReport
 
     Logits = Callable[[list[int]], NDArray[np.float32]]
@@ -42,6 +46,12 @@ class TokenizerParity(Record):
     first_difference: str | None = Field(default=None, description="The first string that differs, with both readings")
 
 
+BLOCK_LOGITS = 4 << 20
+"""Logits that are compared at a time: a long conversation over Llama 3's vocabulary has half a billion."""
+RESERVE = 1.1
+"""What the allocators cannot use because of their own gaps, and what is small."""
+
+
 def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
     normalised: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
@@ -59,11 +69,14 @@ def compare(reference: Logits, candidate: Logits, sequences: Sequence[list[int]]
         if not ids:
             continue
         expected, found = reference(ids), candidate(ids)
-        agreed += int((expected.argmax(-1) == found.argmax(-1)).sum())
-        largest = max(largest, float(np.abs(expected - found).max()))
-        expected_log, found_log = _log_softmax(expected), _log_softmax(found)
-        divergence += float((np.exp(expected_log) * (expected_log - found_log)).sum())
         count += len(ids)
+        step = max(1, BLOCK_LOGITS // expected.shape[-1])
+        for start in range(0, len(ids), step):
+            one, other = expected[start : start + step], found[start : start + step]
+            agreed += int((one.argmax(-1) == other.argmax(-1)).sum())
+            largest = max(largest, float(np.abs(one - other).max()))
+            one_log, other_log = _log_softmax(one), _log_softmax(other)
+            divergence += float((np.exp(one_log) * (one_log - other_log)).sum())
     if count == 0:
         raise TrainerError("parity: no text to compare on; give at least one non-empty text")
     return ParityReport(
@@ -122,18 +135,52 @@ def export_parity(report: ExportReport, texts: Sequence[str]) -> ExportParity:
     Args:
         texts: rendered conversations, held-out ones where there are any.
     """
+    plain = Path(report.plain.path)
+    return ExportParity(
+        plain=_with_transformers(report, plain, texts), quantized=gguf_parity(plain, Path(report.quantized.path), texts)
+    )
+
+
+def _with_transformers(report: ExportReport, plain: Path, texts: Sequence[str]) -> ParityReport:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model: Any = AutoModelForCausalLM.from_pretrained(report.base, dtype="float32")
+    model: Any = AutoModelForCausalLM.from_pretrained(report.base, dtype="auto")
     if report.adapter is not None:
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, report.adapter)
-    plain = Path(report.plain.path)
-    return ExportParity(
-        plain=parity(plain, model.eval(), AutoTokenizer.from_pretrained(report.base), texts),
-        quantized=gguf_parity(plain, Path(report.quantized.path), texts),
-    )
+    compute_in_float32(model)
+    return parity(plain, model.eval(), AutoTokenizer.from_pretrained(report.base), texts)
+
+
+def compute_in_float32(model: Any) -> None:
+    """Makes a model multiply in float32 and keep its weights as they are: those of one layer are widened at a time."""
+    from functools import partial
+
+    from torch import nn
+
+    def multiplied(layer: Any, states: Any) -> Any:
+        bias = layer.bias.float() if layer.bias is not None else None
+        return nn.functional.linear(states.float(), layer.weight.float(), bias)
+
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            module.forward = partial(multiplied, module)  # type: ignore[method-assign]
+        elif isinstance(module, nn.Embedding):
+            module.register_forward_hook(lambda _module, _given, embedded: embedded.float())
+
+
+def memory_needed(base: Checkpoint, tokens: int) -> int:
+    """Bytes that `export_parity` takes at its peak: the base, its widest matrix in float32, and four arrays of logits.
+
+    Files that llama.cpp maps are not counted, the system can drop their pages; what it repacks of the quantised file
+    takes the place of the base, which is let go before.
+
+    Args:
+        tokens: of the longest text.
+    """
+    logits = max(256, tokens) * int(base.config["vocab_size"]) * 4
+    return int(RESERVE * (base.bytes + base.widest * 4 + 4 * logits))
 
 
 def tokenizer_parity(llama: GgufModel, tokenizer: Any, texts: Sequence[str]) -> TokenizerParity:

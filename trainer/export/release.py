@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import Field
 from tokenizers import Tokenizer
@@ -25,11 +24,10 @@ from trainer.export.model_card import write_model_card
 from trainer.export.model_files import REFUSED, card_file
 from trainer.export.registry import ModelEntry, Registry, check_name, new_entry
 from trainer.export.student_prompt import student_prompt_of
+from trainer.export.trial import HeldOut, require_memory
 from trainer.records import BCSample, GateReport
 from trainer.run_folder import content_hash
-
-if TYPE_CHECKING:
-    from trainer.export.trial import HeldOut
+from trainer.student.base_folder import base_folder
 
 
 class ReleaseReport(Record):
@@ -99,12 +97,14 @@ def release(
         was there before is as it was.
 
     Raises:
-        TrainerError: the export failed, or the registry cannot be read.
+        TrainerError: the export failed, the registry cannot be read, or there is no memory for what the doctor does.
     """
     check_name(name)
     registry = Registry(models)
     registry.read()
     origin = provenance or Provenance(base_model=str(base))
+    if heldout is not None:
+        require_memory(base_folder(base), heldout)
     refused = models / REFUSED
     with staging_folder(models / name) as staging:
         remove(refused)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from trainer.config import Config, GateConfig
+from trainer.errors import TrainerError
 from trainer.export.export_records import (
     Check,
     ExportReport,
@@ -24,7 +25,7 @@ from trainer.export.export_records import (
     not_run,
 )
 from trainer.export.llama_runtime import GgufModel, run_episode
-from trainer.export.parity import ParityReport, export_parity, gguf_parity
+from trainer.export.parity import ParityReport, export_parity, gguf_parity, memory_needed
 from trainer.ppo.quality_gate import compare, judge
 from trainer.ppo.replay_environment import ReplayEnvironment
 from trainer.ppo.rollout_buffer import Reward, Rollout, score_episode
@@ -59,6 +60,8 @@ class HeldOut:
     """What that student earned per prompt: the file is then compared with it, type of work by type of work."""
     export: ExportReport | None = None
     """What the file was made from; without it the logits are compared as far as files are found."""
+    logits: bool = True
+    """Whether they are compared at all."""
 
     def quick(self, prompts: int = QUICK_PROMPTS) -> HeldOut:
         """The same with few prompts, evenly spread."""
@@ -99,11 +102,39 @@ def held_out(
         student=student,
         scores=scores,
         export=export,
+        logits=config.export.compare_logits,
     )
+
+
+def require_memory(base: Path, heldout: HeldOut) -> None:
+    """Refuses a comparison of logits for which there is no room, before any work is done.
+
+    Raises:
+        TrainerError: what is needed, what is free, and how to do without.
+    """
+    texts = heldout.texts[:TEXTS]
+    if not (heldout.logits and texts and heldout.cases):
+        return
+    import psutil  # type: ignore[import-untyped]
+    from tokenizers import Tokenizer
+
+    from trainer.export.checkpoint import Checkpoint
+
+    tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
+    longest = max(len(tokenizer.encode(text, add_special_tokens=False)) for text in texts)
+    needed, free = memory_needed(Checkpoint(base), longest), int(psutil.virtual_memory().available)
+    if needed > free:
+        raise TrainerError(
+            f"{base}: comparing the file's logits with this base takes {needed / 1e9:.1f} GB of memory, "
+            f"{free / 1e9:.1f} GB are free; free some, or leave it out with --no-logits (export.compare_logits = false)"
+        )
 
 
 def logit_checks(path: Path, heldout: HeldOut, trial: Trial) -> list[Check]:
     """The 16-bit file against transformers, the quantised one against it; the figures go into `trial`."""
+    if not heldout.logits:
+        why = "left out: --no-logits, or export.compare_logits = false"
+        return [not_run("logits_plain", why), not_run("logits_quantized", why)]
     export, texts = heldout.export, heldout.texts[:TEXTS]
     if export is None:
         why = "which base, adapter and 16-bit file it was made from is in no registry beside it"

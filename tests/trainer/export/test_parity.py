@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from trainer.errors import TrainerError
 from trainer.export.doctor_corpus import PIECES, strings
 from trainer.export.gguf_exporter import export_model
 from trainer.export.llama_runtime import GgufModel
-from trainer.export.parity import compare, export_parity, gguf_parity, parity, tokenizer_parity
+from trainer.export.parity import compare, compute_in_float32, export_parity, gguf_parity, parity, tokenizer_parity
 from trainer.student.tiny_llama import train_tokenizer
 
 
@@ -24,6 +25,27 @@ def texts(tokenizer: Any) -> list[str]:
     """Random tokens: harder on a model than prose, since no prediction is easy."""
     generator = torch.Generator().manual_seed(0)
     return [tokenizer.decode(torch.randint(0, 700, (250,), generator=generator)) for _ in range(4)]
+
+
+def test_base_of_16_bit_stays_16_bit_in_memory_and_is_multiplied_in_32(
+    make_base: Any, make_adapter: Any, texts: list[str], tmp_path: Path
+) -> None:
+    wide = LlamaForCausalLM.from_pretrained(make_base(), dtype=torch.bfloat16)
+    base = tmp_path / "base"
+    shutil.copytree(make_base(), base)
+    wide.save_pretrained(base)
+    adapter, _ = make_adapter(base, tmp_path / "adapter")
+    made = export_model(base, adapter, tmp_path, "m", ExportConfig(context_length=1024))
+    found = export_parity(made, texts[:2]).plain
+    assert found.max_logit_diff < 0.01
+    ids = torch.arange(3, 200).unsqueeze(0)
+    with torch.inference_mode():
+        exact = LlamaForCausalLM.from_pretrained(base, dtype="float32")(ids).logits
+        rounded = wide(ids).logits
+        compute_in_float32(wide)
+        computed = wide(ids).logits
+    assert {weight.dtype for weight in wide.parameters()} == {torch.bfloat16}
+    assert (computed - exact).abs().max() < 1e-5 < (rounded - exact).abs().max()
 
 
 LLAMA3 = {

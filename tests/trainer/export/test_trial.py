@@ -10,6 +10,7 @@ from typing import Any
 
 import gguf
 import numpy as np
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from trainer.config import Config, ExportConfig, GateConfig
@@ -159,6 +160,23 @@ def test_unknown_origin_is_named_as_not_run(exported: Any, heldout: HeldOut) -> 
         export = exported.report.model_copy(update=gone)
         found = checks(examine(exported.plain, strings_compared=50, heldout=replace(heldout, export=export)))
         assert (found["logits_plain"].status, found["logits_quantized"].status) == ("not run", "passed"), gone
+
+
+def test_comparison_without_room_is_refused_before_the_work_and_can_be_left_out(
+    learned: Path, heldout: HeldOut, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = psutil.virtual_memory()
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory._replace(available=1_000_000))
+    config = ExportConfig(context_length=1024)
+    wanted = r"learned\d+: comparing .* takes 0\.0 GB of memory, 0\.0 GB are free; .* --no-logits"
+    with pytest.raises(TrainerError, match=wanted) as failure:
+        release(learned, None, tmp_path / "models", "m", config, gate=PASSED, heldout=heldout)
+    assert "\n" not in str(failure.value)
+    assert not (tmp_path / "models").exists()
+    made = release(learned, None, tmp_path, "m", config, gate=PASSED, heldout=replace(heldout, logits=False))
+    assert made.entry is not None
+    found = checks(made.doctor)
+    assert [found[name].status for name in TRIAL_CHECKS] == ["not run", "not run", "passed", "passed"]
 
 
 def test_nothing_held_out_is_named_as_not_run(exported: Any, heldout: HeldOut) -> None:
