@@ -182,7 +182,7 @@ def _memory(result: Preflight, shape: Shape, config: Config, device: _Device) ->
     """SFT's and PPO's peaks against what is free."""
     advice = {
         "SFT memory": "lower dataset.max_tokens or sft.batch_size, set sft.gradient_checkpointing or load_in_4bit",
-        "PPO memory": "raise ppo.gradient_accumulation to ppo.minibatch_size, lower ppo.episodes_per_update",
+        "PPO memory": "set ppo.gradient_checkpointing, lower ppo.episodes_at_once or ppo.window",
     }
     stages: list[tuple[str, State, dict[str, int]]] = [
         ("SFT memory", "missing", sft_memory(shape, config)),

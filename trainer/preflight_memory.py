@@ -145,14 +145,19 @@ def sft_memory(shape: Shape, config: Config) -> dict[str, int]:
 def ppo_memory(shape: Shape, config: Config) -> dict[str, int]:
     """Bytes by part at the peak of a PPO update, where every episode is `dataset.max_tokens` long.
 
-    PPO learns without dropout, and keeps all activations. Writing holds the keys and values of all episodes, learning
-    the activations of one micro-batch: not at once.
+    PPO learns without dropout. Writing holds the keys and values of the episodes that are written at once, learning the
+    activations of one micro-batch: never both.
     """
     ppo, trained = config.ppo, shape.adapter_parameters(config.sft.lora_r)
     length = min(ppo.window or config.dataset.max_tokens, config.dataset.max_tokens)
-    cache = ppo.episodes_per_update * length * 2 * shape.layers * shape.kv_width * _width(config)
+    at_once = min(ppo.episodes_at_once, max(ppo.episodes_per_update, ppo.eval_prompts))
+    cache = at_once * length * 2 * shape.layers * shape.kv_width * _width(config)
     episodes = max(1, ppo.minibatch_size // ppo.gradient_accumulation)
-    learning = episodes * length * shape.layers * _layer_activations(shape, config, dropout=False)
+    kept = _layer_activations(shape, config, dropout=False)
+    if ppo.gradient_checkpointing:
+        learning = episodes * length * (shape.layers * shape.hidden * _width(config) + kept)
+    else:
+        learning = episodes * length * shape.layers * kept
     return {
         "weights": weight_bytes(shape, config),
         "adapters, gradients, optimizer": trained * (2 * 4 + 4 + 8),

@@ -20,6 +20,8 @@ from trainer.run_folder import RunFolder, content_hash, write_atomic
 
 Kind = Literal["untrained", "sft", "ppo"]
 KINDS: tuple[Kind, ...] = ("untrained", "sft", "ppo")
+NO_OTHER_PRACTICE = {"iterations", "generation_server", "episodes_at_once", "gradient_checkpointing"}
+"""Settings of PPO that may change between two updates of a run: they are not part of its name."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Versions:
             raise TrainerError("the untrained student was not trained; it has no run folder")
         if student.kind == "sft":
             return self.runs / f"sft-{content_hash(self._dataset, config.student, config.sft)}"
-        practice = config.ppo.model_dump(mode="json", exclude={"iterations"})  # one more is no other first one
+        practice = config.ppo.model_dump(mode="json", exclude=NO_OTHER_PRACTICE)
         parts: list[Any] = [config.student, config.sft, practice, config.reward]
         if student.version > 1:
             parts += [self.folder(student.before).name, config.mining]

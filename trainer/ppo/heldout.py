@@ -83,7 +83,6 @@ def score_cases(
     reward: Reward,
     ppo: PpoConfig,
     *,
-    batch_size: int = 64,
     student: str = "student",
 ) -> Heldout:
     """Lets a student work greedily on every case.
@@ -91,7 +90,6 @@ def score_cases(
     Args:
         model: causal language model of transformers, in eval mode.
         ppo: gives the limits of an episode, see `collect`.
-        batch_size: episodes that are generated together.
         student: version written into the traces.
     """
     rows = collect(
@@ -100,7 +98,6 @@ def score_cases(
         cases,
         reward,
         ppo,
-        batch_size=batch_size,
         student=student,
         turn_rewards=False,
     ).rollouts

@@ -66,7 +66,7 @@ class Learner:
         if model.device.type != self.accelerator.device.type:
             model.to(self.accelerator.device)
         self.device = model.device
-        self.actor = Actor(model, config.temperature)
+        self.actor = Actor(model, config.temperature, config.gradient_checkpointing)
         self.sharded = shards_weights(self.accelerator)
         if self.sharded:
             shard(self.actor, self.accelerator)

@@ -80,7 +80,6 @@ def collect(
     *,
     temperature: float = 0.0,
     seed: int = 0,
-    batch_size: int = 64,
     student: str = "student",
     turn_rewards: bool = True,
     drop: bool = False,
@@ -91,9 +90,8 @@ def collect(
     each of them: `max_turns`, `max_new_tokens` and `window`.
 
     Args:
-        ppo: gives the limits and nothing else.
+        ppo: gives the limits, and how many episodes are written together, which changes none of them.
         temperature: 0 is greedy.
-        batch_size: episodes that are generated together.
         student: version written into the traces.
         turn_rewards: False scores only whole episodes, which is all an evaluation needs.
         drop: leave out, and name, episodes whose environment failed, that have no reward, or in which the student
@@ -102,8 +100,8 @@ def collect(
     rollouts: list[Rollout] = []
     dropped: list[str] = []
     generating = scoring = 0.0
-    for start in range(0, len(cases), batch_size):
-        part = cases[start : start + batch_size]
+    for start in range(0, len(cases), ppo.episodes_at_once):
+        part = cases[start : start + ppo.episodes_at_once]
         began = time.perf_counter()
         environments = [_environment(case) for case in part]
         episodes = run_episodes(

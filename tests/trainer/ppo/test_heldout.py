@@ -160,7 +160,8 @@ def test_greedy_scores_of_a_model_are_repeatable_and_fill_the_gate_page(
     model, reward = micro_model().get_base_model(), BehavioralRewardModel(RewardConfig())
     limits = PpoConfig(max_turns=2, max_new_tokens=8)
     one = score_cases(model, tokenizer, cases, reward, limits)
-    two = score_cases(model, tokenizer, cases, reward, limits, batch_size=1)
+    one_by_one = limits.model_copy(update={"episodes_at_once": 1})
+    two = score_cases(model, tokenizer, cases, reward, one_by_one)
     assert [row.episode.ids for row in one.rows] == [row.episode.ids for row in two.rows]
     assert one.summary == two.summary
     assert [breakdown.trace_id for breakdown in one.breakdowns] == ["t0", "t1", "t2"]

@@ -243,6 +243,45 @@ def test_long_turns_are_looked_at_in_chunks_and_come_out_the_same(
     assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(whole[1], chunked[1], strict=True))
 
 
+def test_recomputed_activations_give_the_same_log_probabilities_and_gradients(
+    micro_model: Make, tokenizer: Any, rollouts: list[Rollout], ppo_config: MakeConfig
+) -> None:
+    found, kept = [], []
+    for recompute in (False, True):
+        learner = Learner(micro_model(), ppo_config(gradient_checkpointing=recompute).ppo)
+        (group, *_) = minibatches(rollouts, 8, 1, "cpu")
+        bytes_kept = 0
+
+        def count(tensor: torch.Tensor) -> torch.Tensor:
+            nonlocal bytes_kept
+            bytes_kept += tensor.nbytes
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            log_probs, _ = learner.actor(group.batches[0].ids, group.batches[0].rows, group.batches[0].columns)
+        log_probs.sum().backward()
+        assert not any(module.training for module in learner.model.modules())
+        found.append([log_probs.detach(), *(p.grad for p in learner.policy_parameters)])
+        kept.append(bytes_kept)
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+    assert kept[1] < 0.4 * kept[0], "what is inside the layers is not kept"
+
+
+def test_run_with_recomputed_activations_is_the_same_run(
+    micro_model: Make, tokenizer: Any, cases: list[Case], letter_reward: Any, ppo_config: MakeConfig, runs: Path
+) -> None:
+    made = []
+    for recompute in (False, True):
+        config = ppo_config(gradient_checkpointing=recompute, updates=3, episodes_at_once=3 if recompute else 64)
+        run = RunFolder(runs, f"recompute-{recompute}", config)
+        model = micro_model()
+        train_ppo(model, tokenizer, cases, cases, letter_reward, config, run)
+        made.append((rows(run), adapter_state(model)))
+    (plain, weights), (recomputed, others) = made
+    assert recomputed == plain, "episodes are written with the cache as before, in whatever company"
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+
+
 def test_reference_may_be_another_adapter_than_the_one_to_start_from(
     micro_model: Make, tokenizer: Any, cases: list[Case], letter_reward: Any, ppo_config: MakeConfig, runs: Path
 ) -> None:
