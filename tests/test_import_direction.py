@@ -15,7 +15,7 @@ SHARED = ("errors", "config", "records", "run_folder", "loopback", "student")
 ORDER = ("dataset", "sft", "reward", "ppo", "baselines", "export", "deploy", "evaluate", "rollout", "serve")
 REPORTERS = ("ppo", "baselines", "evaluate", "rollout", "export")
 """Stages that draw reports."""
-WIRING = ("pipeline", "student_versions", "previous_version", "cli", "command", "config_docs", "terminal")
+WIRING = ("pipeline", "road_files", "student_versions", "previous_version", "cli", "command", "config_docs", "terminal")
 WIRING += ("preflight", "preflight_hub", "preflight_memory", "preflight_command", "runs_command")
 """Modules at the top of trainer/ that know the stages, or show them."""
 

@@ -13,14 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from claude_capture.claude_trace_schema import Trace
 from claude_capture.trace_storage import TraceStore
 from trainer.config import Config
 from trainer.errors import TrainerError
 from trainer.processes import is_main_process, main_process_first, process_count
 from trainer.records import BCSample, GateReport, StudentScores
-from trainer.run_folder import RunFolder, content_hash, write_atomic
-from trainer.student_versions import SFT, UNTRAINED, Student, Versions
+from trainer.road_files import SCORES, LiveEnvironments, RoadFiles
+from trainer.run_folder import content_hash, write_atomic
+from trainer.student_versions import SFT, UNTRAINED, Student
 from trainer.terminal import Stages
 
 if TYPE_CHECKING:
@@ -29,86 +29,35 @@ if TYPE_CHECKING:
     from trainer.ppo.adversarial_prompt_miner import Mined
     from trainer.ppo.heldout import Heldout
     from trainer.ppo.replay_environment import Mode
-    from trainer.student.episodes import Case, Environment
-
-SCORES = "scores.json"
-LiveEnvironments = Callable[[Trace], "Callable[[], Environment] | None"]
-"""Gives what makes a fresh workspace with real tools for a trace's prompt, or None: then the trace is replayed."""
+    from trainer.student.episodes import Case
 
 
-class Road:
+class Road(RoadFiles):
     """The way from traces to a model, on one config and one data root."""
 
     def __init__(
         self, config: Config, data: Path, stages: Stages | None = None, live: LiveEnvironments | None = None
     ) -> None:
-        self.config = config
-        self.data = data
+        super().__init__(config, data, live)
         self.stages = stages or Stages()
-        self.live = live
-        self.runs = Path(config.runs)
-        self.models = Path(config.models)
-        self.dataset_file = data / "datasets" / "bc_dataset.jsonl"
-        self._versions: Versions | None = None
-        self._samples: list[BCSample] | None = None
-        self._traces: list[Trace] | None = None
-
-    # What the stages leave on disk
-
-    @property
-    def traces(self) -> list[Trace]:
-        """All recorded traces, the newest version of each."""
-        if self._traces is None:
-            self._traces = TraceStore.of(self.data).load()
-        return self._traces
 
     @property
     def samples(self) -> list[BCSample]:
         """The dataset; built first where there is none."""
         if self._samples is None:
-            from trainer.dataset import read_dataset
-
             with main_process_first():
                 if not self.dataset_file.exists():
                     self.dataset()
-            self._samples = read_dataset(self.dataset_file)
-        return self._samples
+        return super().samples
 
-    def split(self, name: str) -> list[BCSample]:
-        """The samples of one split."""
-        return [sample for sample in self.samples if sample.split == name]
-
-    def base(self) -> str:
-        """Folder or hub id of the base; the tiny one is made on first use."""
+    def base(self, progress: Callable[[int, int, float], None] | None = None) -> str:
+        """Folder or hub id of the base; the tiny one is made on first use, told in (step, steps, loss)."""
         from trainer.student.base_model import resolve_base
         from trainer.student.chat_format import render
 
         texts = [render(sample.messages, sample.tools) for sample in self.split("train")]
         with main_process_first():
-            return resolve_base(self.config.student, texts)
-
-    @property
-    def versions(self) -> Versions:
-        """The students on this dataset and config, and where their runs are."""
-        if self._versions is None:
-            _ = self.samples
-            self._versions = Versions(self.runs, self.dataset_file, self.config)
-        return self._versions
-
-    def _test_run(self, student: Student) -> RunFolder:
-        parts = ["untrained" if student.kind == "untrained" else self.versions.folder(student).name, self._measured]
-        name = f"test-{student.slug}-{content_hash(self.dataset_file, self.config.student, *parts)}"
-        return RunFolder(self.runs, name, self.config)
-
-    @property
-    def _measured(self) -> str:
-        """Hash of what a held-out score depends on beside student and prompt: scores of another one do not compare."""
-        ppo, live = self.config.ppo, "replayed" if self.live is None else "live"
-        limits = [ppo.max_turns, ppo.max_new_tokens, ppo.max_patches, ppo.patch_penalty]
-        limits += filter(None, [ppo.window])  # without one, scores of before there was such a limit still compare
-        return content_hash(self.config.reward, self.config.dataset.system_prompt, limits, live)
-
-    # The stages
+            return resolve_base(self.config.student, texts, progress)
 
     def dataset(self) -> DatasetReport:
         """Traces → bc_dataset.jsonl."""
@@ -130,7 +79,7 @@ class Road:
                 workers=available_cores(),
                 progress=lambda name, done, total: stage.progress(done, total, name),
             )
-            self._samples = self._versions = self._traces = None
+            self.forget()
             stage.went_in = f"{report.traces} traces"
             stage.came_out = ", ".join(f"{facts.samples} {name}" for name, facts in report.splits.items())
             if lost := report.traces - report.used:
@@ -139,16 +88,9 @@ class Road:
 
     def make_base(self) -> str:
         """The base, as a stage of its own: the tiny one takes a minute when it is first made."""
-        from trainer.student.base_model import resolve_base
-        from trainer.student.chat_format import render
-
         _ = self.samples
         with self.stages.stage("base") as stage:
-            texts = [render(sample.messages, sample.tools) for sample in self.split("train")]
-            with main_process_first():
-                base = resolve_base(
-                    self.config.student, texts, lambda n, total, loss: stage.progress(n, total, f"loss {loss:.3f}")
-                )
+            base = self.base(lambda n, total, loss: stage.progress(n, total, f"loss {loss:.3f}"))
             stage.went_in, stage.came_out = self.config.student.base_model, Path(base).name
         return base
 
@@ -310,12 +252,12 @@ class Road:
         from trainer.ppo.heldout import write_scores
 
         heldout = self._score(student.slug, self.base(), self.versions.adapter(student))
-        run = self._test_run(student)
+        run = self.test_run(student)
         lines = (row.trace.model_dump_json() for row in heldout.rows)
         write_atomic(run.path / "traces.jsonl", "".join(f"{line}\n" for line in lines))
         breakdowns = (breakdown.model_dump_json() for breakdown in heldout.breakdowns)
         write_atomic(run.path / "scores.jsonl", "".join(f"{line}\n" for line in breakdowns))
-        write_scores(run.path / SCORES, heldout.scores(student.name, self._measured))
+        write_scores(run.path / SCORES, heldout.scores(student.name, self.measured))
         run.finish(**heldout.summary.model_dump())
         return heldout
 
@@ -360,7 +302,7 @@ class Road:
             between=reference_range(heldout.references, BehavioralRewardModel(self.config.reward)),
         )
         untrained = student.kind == "untrained"
-        for folder in (self._test_run(student).path if untrained else self.versions.folder(student), self.runs):
+        for folder in (self.test_run(student).path if untrained else self.versions.folder(student), self.runs):
             write_gate_report(folder, report, heldout)
         return report
 
@@ -374,9 +316,9 @@ class Road:
         prompts = {case.trace_id for case in self.cases("test")}
         adapter = self.versions.adapter(student)
         return (
-            previous_scores(self.models, student, adapter, self._measured, prompts, self._score)
-            or read_scores(self._test_run(SFT).path / SCORES)
-            or self.heldout(SFT).scores(SFT.name, self._measured)
+            previous_scores(self.models, student, adapter, self.measured, prompts, self._score)
+            or read_scores(self.test_run(SFT).path / SCORES)
+            or self.heldout(SFT).scores(SFT.name, self.measured)
         )
 
     def export(self, student: Student, gate: GateReport | None = None) -> ReleaseReport:
@@ -399,7 +341,7 @@ class Road:
                 base_model=self.config.student.base_model,
                 parent=student.before.name if student.kind == "ppo" else None,
             )
-            scores = read_scores(self._test_run(student).path / SCORES)
+            scores = read_scores(self.test_run(student).path / SCORES)
             made = release(
                 self.base(),
                 self.versions.adapter(student),
@@ -447,7 +389,7 @@ class Road:
         made = self.export(last, gate)
         students = {"untrained": UNTRAINED, "sft": SFT}
         students |= {f"ppo-v{version}": Student("ppo", version) for version in range(1, last.version)}
-        scored = {name: read_heldout(self._test_run(one).path) for name, one in (students | {"ppo": last}).items()}
+        scored = {name: read_heldout(self.test_run(one).path) for name, one in (students | {"ppo": last}).items()}
         summary: dict[str, Any] = {
             "samples": {name: facts.samples for name, facts in report.splits.items()},
             "sft": {"loss_first": sft["loss_first"], "loss_last": sft["loss_last"]},
@@ -477,16 +419,11 @@ class Road:
         )
         return summary
 
-    def baselines_folder(self, prompts: int | None = None, samples: int = 4) -> Path:
-        """Where version 1's recipe is compared with its baselines; see trainer/baselines."""
-        first = self.versions.folder(Student("ppo", 1)).name
-        return self.runs / f"baselines-{content_hash(first, self._measured, prompts, samples)}"
-
     def _settle(self, student: Student) -> None:
         """Scores, judges and exports a student, unless all of that was done."""
         from trainer.previous_version import is_exported
 
-        judged = (self.versions.folder(student) / "gate.json").exists() and self._test_run(student).result is not None
+        judged = (self.versions.folder(student) / "gate.json").exists() and self.test_run(student).result is not None
         if not (judged and is_exported(self.models, student, self.versions.adapter(student))):
             self.export(student, self.gate(student, self.heldout(student)))
 

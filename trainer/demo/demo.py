@@ -20,8 +20,9 @@ from trainer.demo.scripted_teacher import DemoEpisode
 from trainer.demo.session_recorder import record_sessions, session_id_of
 from trainer.demo.world import HEADLINE, check_answer, headline_episode, make_episodes
 from trainer.errors import TrainerError
-from trainer.pipeline import LiveEnvironments, Road, write_summary
+from trainer.pipeline import Road, write_summary
 from trainer.records import Message
+from trainer.road_files import LiveEnvironments
 from trainer.run_folder import config_toml, content_hash, write_atomic
 from trainer.terminal import Stages
 

@@ -12,11 +12,11 @@ from claude_capture.claude_trace_schema import Trace
 from tests.trainer.ppo.micro import Silence
 from trainer.baselines.best_of_n import best_of_n
 from trainer.config import Config, PpoConfig
-from trainer.pipeline import Road
 from trainer.ppo.adversarial_prompt_miner import mine
 from trainer.ppo.cases import fitting
 from trainer.ppo.heldout import score_cases
 from trainer.records import RewardBreakdown, RewardComponents
+from trainer.road_files import RoadFiles
 from trainer.student.episodes import Case
 
 pytestmark = [
@@ -60,7 +60,7 @@ def test_every_way_to_an_episode_ends_it_at_the_window(
 
 def test_scores_under_another_window_do_not_compare(tmp_path: Path) -> None:
     def measured(**ppo: Any) -> str:
-        return Road(Config(ppo=PpoConfig(**ppo)), tmp_path)._measured
+        return RoadFiles(Config(ppo=PpoConfig(**ppo)), tmp_path).measured
 
     assert measured() == measured(window=None) != measured(window=512)
     assert measured(window=512) != measured(window=1024)
