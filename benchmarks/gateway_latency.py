@@ -144,7 +144,7 @@ BODY = _body()
 
 def _request(session: str, query: str) -> bytes:
     fields = {
-        "host": "gateway", "accept": "application/json", "anthropic-version": "2023-06-01",
+        "host": "127.0.0.1", "accept": "application/json", "anthropic-version": "2023-06-01",
         "anthropic-beta": "claude-code-20250219,interleaved-thinking-2025-05-14", "authorization": "Bearer sk-x",
         "content-type": "application/json", "user-agent": "claude-cli/2.1.330", "x-app": "cli",
         "x-claude-code-session-id": session, "x-stainless-lang": "js", "x-stainless-os": "Linux",

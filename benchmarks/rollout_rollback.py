@@ -26,7 +26,7 @@ from typing import Any
 
 from trainer.config import Config, RolloutConfig
 from trainer.rollout.controller import Controller, open_rollout
-from trainer.rollout.rollout_state import Answer
+from trainer.rollout.rollout_state import AnsweredRequest
 from trainer.rollout.sequential_test import ERROR, ROLL_BACK
 
 LATE = 1000
@@ -62,7 +62,7 @@ def requests_to_rollback(folder: Path, failures: Iterator[bool], horizon: int) -
     found = None
     for number in range(1, horizon + 1):
         by = ("teacher", "unknown_tool") if next(failures) else ("student", "")
-        controller.observe(Answer(visit.id, f"s{number // 50}", "student", *by))  # type: ignore[arg-type]
+        controller.observe(AnsweredRequest(visit.id, f"s{number // 50}", "student", *by))  # type: ignore[arg-type]
         if state.current().weight == 0:
             found = number
             break

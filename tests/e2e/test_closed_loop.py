@@ -28,7 +28,7 @@ from trainer.cli import cli
 from trainer.config import Config, load_config
 from trainer.dataset.behavioral_cloning_builder import build_dataset
 from trainer.demo.live_claude_code import ClaudeCode
-from trainer.demo.live_loop import QUESTIONS, questions
+from trainer.demo.live_loop import QUESTIONS, SERVE, questions
 from trainer.demo.live_services import programs, service, write_rollout_config
 from trainer.demo.live_split import CLI_OPTIONS, WEIGHTS, decisions_of
 from trainer.demo.live_teacher import Teacher, serve_teacher
@@ -136,7 +136,7 @@ def _all_local(demo: Path, folder: Path, teacher: Teacher) -> Iterator[str]:
         serve = ["serve", str(gguf), "--port", "0", "--threads", "1"]
         local = stack.enter_context(service(serve, folder / "serve.log"))
         write_rollout_config(folder / "rollout.toml", [100], gguf, teacher=url, local=local)
-        rollout = ["rollout", "serve", "--port", "0", "--config", str(folder / "rollout.toml")]
+        rollout = [*SERVE, "--config", str(folder / "rollout.toml")]
         yield stack.enter_context(service([*rollout, "--state", str(folder / "state")], folder / "gateway.log"))
 
 

@@ -20,7 +20,7 @@ from claude_capture.ingest import import_sessions
 from claude_capture.trace_storage import TraceStore
 from trainer.config import Config, RolloutConfig
 from trainer.export.student_prompt import StudentPrompt
-from trainer.rollout.controller import open_rollout
+from trainer.rollout.controller import Controller, open_rollout
 from trainer.rollout.gateway import DECISIONS, Gateway
 from trainer.rollout.local_student import Student
 from trainer.rollout.message_stream import events
@@ -65,6 +65,7 @@ def test_claude_code_behind_the_gateway(claude_binary: Path, tmp_path: Path, fai
         config = Config(models=str(tmp_path), rollout=rollout)
         state = open_rollout(tmp_path / "rollout", rollout)
         stack.callback(state.close)
+        Controller(state, config).admit(who="test", force="test")
         student = Student("cc-claude-agent", "llama-claude-ppo-v1", StudentPrompt(config.dataset))
         running = stack.enter_context(Running(Gateway(config, state, student=student)))
         claude = ClaudeCode(claude_binary, tmp_path / "claude", running.url)

@@ -100,7 +100,7 @@ def prepare_world(config: Config, folder: Path, stages: Stages) -> tuple[LiveEnv
     return _live(held_out, config), traces, calls
 
 
-def _show(console: Console, messages: list[Message]) -> None:
+def show_turn(console: Console, messages: list[Message]) -> None:
     """Prints one turn of the dialogue: what the model wrote, its calls, what came back."""
     for message in messages:
         if message["role"] == "tool":
@@ -127,7 +127,7 @@ def ask_headline(gguf: Path, config: Config, seed: int, console: Console) -> dic
             environment,
             max_turns=config.ppo.max_turns,
             max_new_tokens=config.ppo.max_new_tokens,
-            on_turn=partial(_show, console),
+            on_turn=partial(show_turn, console),
         )
     answer = done.messages[-1]["content"] if done.stop == "answer" else ""
     right = check_answer(episode, answer)

@@ -30,7 +30,7 @@ from claude_capture.ingest import import_sessions
 from claude_capture.trace_storage import TraceStore
 from trainer.config import Config
 from trainer.dataset.behavioral_cloning_builder import build_dataset
-from trainer.demo.demo import _show as show_turn
+from trainer.demo.demo import show_turn
 from trainer.demo.live_claude_code import VERSION, ClaudeCode, find_or_install, is_installed
 from trainer.demo.live_services import exported_student, plugin_folder, programs, service, write_rollout_config
 from trainer.demo.live_split import (
@@ -53,6 +53,9 @@ from trainer.rollout.gateway import DECISIONS
 from trainer.student.workspace_paths import to_relative
 from trainer.terminal import Stages
 
+REASON = "demo of the closed loop"
+"""Why its stages are entered and served, whatever gate and blind test say."""
+SERVE = ("rollout", "serve", "--port", "0", "--force", REASON)
 QUESTIONS = 4
 """Different questions of the short sessions."""
 _FAMILIES = ("count", "chain")  # they change no file, so that sessions can share a workspace
@@ -109,7 +112,7 @@ def _ask_headline(loop: _Loop, teacher: str, local: str, path: str) -> dict[str,
     write_rollout_config(config, [100], loop.gguf, teacher=teacher, local=local)
     claude = loop.claude("headline", episode, {"PATH": path, "CLAUDE_CAPTURE_DATA": str(loop.data)})
     session, answer, root = "", "", str(claude.project)
-    arguments = ["rollout", "serve", "--port", "0", "--config", str(config), "--state", str(state)]
+    arguments = [*SERVE, "--config", str(config), "--state", str(state)]
     with service(arguments, loop.folder / "all-local.log") as url:
         claude.base_url = url
         console.print(f"\n[bold cyan]❯[/] [bold]{escape(episode.prompt)}[/]", highlight=False)
@@ -185,14 +188,13 @@ def _split(loop: _Loop, teacher: Teacher, teacher_url: str, local: str, path: st
     arguments = ["--config", str(config), "--state", str(state)]
 
     def widen() -> None:
-        reason = "demo of the closed loop"
-        command = [sys.executable, "-m", "trainer.cli", "rollout", "advance", "--force", reason, *arguments]
+        command = [sys.executable, "-m", "trainer.cli", "rollout", "advance", "--force", REASON, *arguments]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise TrainerError(f"`claude-trainer rollout advance` failed: {done.stderr.strip()[-300:]}")
 
     with loop.stages.stage("split") as stage:
-        with service(["rollout", "serve", "--port", "0", *arguments], loop.folder / "stages.log") as url:
+        with service([*SERVE, *arguments], loop.folder / "stages.log") as url:
             for place in places:
                 place.claude.base_url = url
             everything = run_split(

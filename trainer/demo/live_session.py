@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from trainer.demo.live_teacher import Recorded
+from trainer.demo.messages_api import Recorded
 from trainer.demo.scripted_teacher import DemoEpisode
 from trainer.demo.tools import WorkspaceTools
 from trainer.errors import TrainerError

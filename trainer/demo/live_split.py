@@ -21,7 +21,7 @@ from rich.table import Table
 
 from trainer.demo.live_claude_code import ClaudeCode
 from trainer.demo.live_session import LiveSession
-from trainer.demo.live_teacher import Recorded
+from trainer.demo.messages_api import Recorded
 from trainer.demo.scripted_teacher import DemoEpisode
 from trainer.demo.session_file import TEACHER, uuid_from
 from trainer.demo.world import check_answer

@@ -7,26 +7,16 @@ request; the calls are executed by whoever asked. Everything else that Claude Co
 from __future__ import annotations
 
 import json
-import threading
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
 
+from trainer.demo.messages_api import Recorded, assistant_message, serve_messages
 from trainer.demo.scripted_teacher import DemoEpisode
 from trainer.demo.session_file import TEACHER
-from trainer.rollout.message_stream import events
 from trainer.rollout.student_view import project_root
 from trainer.student.workspace_paths import to_absolute
-
-
-class Recorded(NamedTuple):
-    """A request as Claude Code sent it."""
-
-    target: str
-    headers: dict[str, str]
-    body: bytes
 
 
 class Teacher:
@@ -78,68 +68,13 @@ def _step(episode: DemoEpisode, number: int, root: str | None) -> list[dict[str,
     return [{"type": "text", "text": step.text}, *calls]
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    teacher: Teacher
-
-    def log_message(self, *_: Any) -> None:
-        """Silent."""
-
-    def handle(self) -> None:
-        """Serves a connection; a client that is gone just drops it."""
-        with suppress(ConnectionError):
-            super().handle()
-
-    def _answer(self, status: int, content_type: str, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("content-type", content_type)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def _not_found(self) -> None:
-        error = {"type": "error", "error": {"type": "not_found_error", "message": self.path}}
-        self._answer(404, "application/json", json.dumps(error).encode())
-
-    do_GET = do_HEAD = _not_found
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("content-length") or 0))
-        if "count_tokens" in self.path:
-            return self._answer(200, "application/json", b'{"input_tokens":100}')
-        if not self.path.startswith("/v1/messages"):
-            return self._not_found()
-        asked = json.loads(body)
-        if self.teacher.recording and asked.get("tools"):
-            self.teacher.recorded.append(Recorded(self.path, dict(self.headers.items()), body))
-        content = self.teacher.blocks(asked)
-        called = any(block["type"] == "tool_use" for block in content)
-        message = {
-            "id": f"msg_{uuid.uuid4().hex[:24]}",
-            "type": "message",
-            "role": "assistant",
-            "model": TEACHER,
-            "content": content,
-            "stop_reason": "tool_use" if called else "end_turn",
-            "stop_sequence": None,
-            "usage": {"input_tokens": 100, "output_tokens": 40},
-        }
-        if asked.get("stream") is True:
-            return self._answer(200, "text/event-stream", b"".join(events(message)))
-        return self._answer(200, "application/json", json.dumps(message).encode())
-
-
-@contextmanager
-def serve_teacher(teacher: Teacher) -> Iterator[str]:
+def serve_teacher(teacher: Teacher) -> AbstractContextManager[str]:
     """Serves the teacher on loopback; gives the base URL."""
-    handler = type("Handler", (_Handler,), {"teacher": teacher})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+
+    def answer(request: Recorded) -> dict[str, Any]:
+        asked = json.loads(request.body)
+        if teacher.recording and asked.get("tools"):
+            teacher.recorded.append(request)
+        return assistant_message(teacher.blocks(asked), TEACHER)
+
+    return serve_messages(answer)

@@ -34,9 +34,15 @@ def rollout() -> None:
     default="",
     help="What clients must send in the header x-claude-trainer-token (ANTHROPIC_CUSTOM_HEADERS).",
 )
+@click.option(
+    "--force",
+    default="",
+    metavar="REASON",
+    help="Serve a stage above 0 % although its model has not passed gate and blind test; kept in the log.",
+)
 @_config
 @_state
-def serve(host: str, port: int, token: str, config_path: Path | None, folder: Path | None) -> None:
+def serve(host: str, port: int, token: str, force: str, config_path: Path | None, folder: Path | None) -> None:
     """Run the gateway that Claude Code reaches by ANTHROPIC_BASE_URL."""
     import gc
 
@@ -44,6 +50,7 @@ def serve(host: str, port: int, token: str, config_path: Path | None, folder: Pa
 
     from trainer.errors import TrainerError
     from trainer.loopback import bind
+    from trainer.rollout.controller import Controller
     from trainer.rollout.gateway import Gateway
     from trainer.rollout.patient_protocol import PatientProtocol
     from trainer.rollout.upstreams import is_loopback
@@ -57,6 +64,7 @@ def serve(host: str, port: int, token: str, config_path: Path | None, folder: Pa
                 f"{host} can be reached by others; give --token (or CLAUDE_TRAINER_GATEWAY_TOKEN), "
                 "or listen on 127.0.0.1"
             )
+        Controller(state, config).admit(who=_who(), force=force)
         shown = f"[{address}]" if ":" in address else address
         click.echo(f"ANTHROPIC_BASE_URL=http://{shown}:{number}")
         click.echo(

@@ -5,6 +5,9 @@ failed is left the same way. Weight 0 and every pinned session to the teacher, i
 a stage that has lasted long enough, seen enough sessions and whose gate is Successful may be followed by the next one,
 once a person says `rollout advance` (`promotion = "automatic"` does without). Whatever else the gate says, a person
 decides, with a reason that is kept.
+
+Before any stage above 0 % is entered, and before one is served, the model must have passed its tests (`preconditions`),
+or a person has said for this very stage why it goes without. A stage tries one model: another one begins at 0 %.
 """
 
 from __future__ import annotations
@@ -21,13 +24,16 @@ from pydantic import Field
 from claude_capture.claude_trace_schema import SCHEMA_VERSION, Record
 from trainer.config import Config, RolloutConfig
 from trainer.errors import TrainerError
+from trainer.rollout.local_student import model_of
 from trainer.rollout.preconditions import preconditions_or_fault
-from trainer.rollout.rollout_state import Answer, Decision, Entry, RolloutState, Visit
+from trainer.rollout.rollout_state import AnsweredRequest, Decision, Entry, RolloutState, Visit
 from trainer.rollout.sequential_test import Walk, outcome
 from trainer.rollout.stage_figures import StageFigures, stage_figures
-from trainer.rollout.stage_gate import GateMetric, StageGate, judge_stage
+from trainer.rollout.stage_gate import GateMetric, StageGate, confidence_at, judge_stage
 
 DAY = 86_400.0
+SETTLED_SECONDS = 3_600.0
+"""A stage that ended so long ago has no request under way any more."""
 ITSELF = "controller"
 """Who decided, where no person did."""
 
@@ -41,6 +47,7 @@ class StageReport(Record):
     days: float = Field(description="How long it lasted, or has lasted")
     action: Entry = Field(description="What began it")
     note: str = Field(description="Why, where it was said")
+    model: str = Field(default="", description="Whom it tries: name and fingerprint; empty where nobody has said so")
     figures: StageFigures = Field(description="What happened in it")
     gate: StageGate = Field(description="The verdict; Running while time or sample are missing")
 
@@ -54,6 +61,9 @@ class RolloutStatus(Record):
     kill_switch: bool = Field(description="True: every request goes to the teacher")
     proposed: bool = Field(description="True: nothing stands in the way of the next stage but a person's word")
     blockers: list[str] = Field(description="What `advance` waits for; empty where it would go ahead")
+    withheld: list[str] = Field(
+        default_factory=list, description="Why the current stage may not be served: what is missing and not waived"
+    )
     stages: list[StageReport] = Field(description="All visits, oldest first")
     decisions: list[dict[str, Any]] = Field(description="The log: who decided what when, why, and on what figures")
 
@@ -72,28 +82,36 @@ class Controller:
         visits = self._state.visits()
         ends = [*(visit.entered_at for visit in visits[1:]), self._now()]
         stages = [self._report(visit, end) for visit, end in zip(visits, ends, strict=True)]
-        following = self._following(visits[-1])
-        blockers = ["this is the last stage"] if following is None else self._blockers(visits[-1], stages[-1].gate)
+        current, following = visits[-1], self._following(visits[-1])
+        blockers = ["this is the last stage"] if following is None else self._blockers(current, stages[-1].gate)
         return RolloutStatus(
-            weight=visits[-1].weight,
+            weight=current.weight,
             next_weight=following,
             kill_switch=self._state.killed,
             proposed=not blockers,
             blockers=blockers,
+            withheld=self._withheld(current) + self._other_model(current),
             stages=stages,
             decisions=self._state.decisions(),
         )
 
     def advance(self, *, who: str, force: str = "", note: str = "") -> Visit:
-        """Enters the next stage.
+        """Enters the next stage. A look at the gate that is due is taken, and kept, before anything else.
 
         Args:
             force: reason to go on although something is missing; it is kept with what was missing.
 
         Raises:
-            TrainerError: this is the last stage, or something is missing and there is no reason.
+            TrainerError: this is the last stage, something is missing and there is no reason, the stage is of another
+                model, or the look at its gate has just changed it.
         """
         visit = self._state.current()
+        if other := self._other_model(visit):
+            raise TrainerError(other[0])
+        looked = self.tick()
+        if self._state.current().id != visit.id:
+            why = f" ({looked.action}: {looked.why})" if looked else ""
+            raise TrainerError(f"stage {visit.weight:g} % was changed meanwhile{why}; look at `rollout status`")
         following = self._following(visit)
         if following is None:
             raise TrainerError(f"the rollout is in its last stage ({visit.weight:g} %); there is nothing to advance to")
@@ -106,7 +124,57 @@ class Controller:
         decision = Decision("force" if blockers else "advance", who, force if blockers else note, _known(report))
         if blockers:
             decision.figures["missing"] = blockers
+            decision.figures["unmet"] = preconditions_or_fault(self._config)
         return self._state.enter(following, decision, after=visit.id)
+
+    def admit(self, *, who: str, force: str = "") -> None:
+        """Lets the current stage be served; to be asked before a gateway starts. Either answer is kept in the log.
+
+        Args:
+            force: reason to serve it although its model has not passed its tests.
+
+        Raises:
+            TrainerError: it is above 0 %, something is missing, and there is no reason.
+        """
+        visit = self._state.current()
+        if not (unmet := self._withheld(visit)):
+            return
+        known = {"visit": visit.id, "unmet": unmet}
+        if force:
+            self._state.note(Decision("force", who, force, known), after=visit.id)
+            return
+        refusal = Decision("refuse", ITSELF, _not_served(visit, unmet), known)
+        last = self._state.decisions()[-1]
+        if (last["action"], last["why"]) != (refusal.action, refusal.why):  # a service that is started again and again
+            self._state.note(refusal, after=visit.id)
+        raise TrainerError(
+            f"{refusal.why}; mend it, say why to go on with `rollout serve --force REASON`, or `rollout abort`"
+        )
+
+    def may_serve(self, visit: Visit) -> bool:
+        """The same in the middle of the gateway's work: a stage that nobody let in is left at once."""
+        unmet = self._withheld(visit)
+        if unmet:
+            self._roll_back(visit, _not_served(visit, unmet), {"unmet": unmet})
+        return not unmet
+
+    def follow_model(self) -> Visit | None:
+        """Begins again at 0 %, with figures of its own, where the current model is not the one that the stage tries.
+
+        Returns:
+            The new visit; None where it is the same model.
+
+        Raises:
+            TrainerError: there is no such model, or the registry or the state cannot be read or written.
+        """
+        visit, model = self._state.current(), model_of(self._config)
+        if not visit.model:
+            self._state.name_model(visit.id, model)
+        if visit.model in ("", model):
+            return None
+        why = f"the current model is {model}; stage {visit.weight:g} % was of {visit.model}"
+        known = {"visit": visit.id, "test": self._state.walk(visit.id)._asdict()}
+        return self._state.enter(0, Decision("new_model", ITSELF, why, known), after=visit.id, model=model)
 
     def abort(self, note: str = "", *, who: str) -> Visit:
         """Gives every session to the teacher, at once and for good, and returns to 0 %."""
@@ -114,7 +182,7 @@ class Controller:
         walk = self._state.walk(visit.id)
         return self._state.enter(0, Decision("abort", who, note, {"test": walk._asdict()}), after=None)
 
-    def observe(self, answer: Answer) -> Walk:
+    def observe(self, answer: AnsweredRequest) -> Walk:
         """Counts a request; rolls back where it completes the evidence against the student.
 
         Raises:
@@ -135,17 +203,20 @@ class Controller:
         return walk
 
     def tick(self) -> Decision | None:
-        """Judges a stage that is done, and acts on it; to be called now and then.
+        """Takes a look at the gate where one is due, and acts on the latest; to be called now and then.
 
         Returns:
             What was decided; None where it is too early, or the same was decided before.
         """
         visit = self._state.current()
-        if self._waiting(visit):
+        if not self._due(visit, self._seen(visit), self._now()):
             return None
         report = self._report(visit, self._now())
         gate, following = report.gate, self._following(visit)
-        said = f"stage {visit.weight:g} % is {gate.phase}: {'; '.join(map(metric_line, gate.metrics))}"
+        said = (
+            f"stage {visit.weight:g} % is {gate.phase} at look {gate.look} "
+            f"({100 * confidence_at(gate.look):.3g} % intervals): {'; '.join(map(metric_line, gate.metrics))}"
+        )
         known = _known(report)
         if gate.phase == "Failed" and visit.weight > 0 and self._rollout.rollback:
             return self._roll_back(visit, said, known)
@@ -155,11 +226,20 @@ class Controller:
             self._state.enter(following, decision, after=visit.id)
             return decision
         decision = Decision("judge" if missing else "propose", ITSELF, said, known | {"missing": missing})
-        before = [line for line in self._state.decisions() if line["figures"].get("visit") == visit.id]
-        if before and before[-1]["action"] == decision.action and before[-1]["figures"].get("phase") == gate.phase:
+        latest = self._latest_look(visit.id)
+        if latest is not None and (latest["action"], latest["figures"]["gate"]["look"]) == (decision.action, gate.look):
             return None
-        self._state.note(decision)
+        self._state.note(decision, after=visit.id)
         return decision
+
+    def tidy(self) -> None:
+        """Removes requests that are older than `keep_days`, once the figures of stages that are over are kept."""
+        visits = self._state.visits()
+        for visit, following in itertools.pairwise(visits):
+            if self._state.summary(visit.id) is None and self._now() - following.entered_at >= SETTLED_SECONDS:
+                figures = stage_figures(self._state, visit, self._rollout)
+                self._state.keep_summary(visit.id, figures.model_dump_json().encode())
+        self._state.forget_before(self._now() - self._rollout.keep_days * DAY)
 
     def _roll_back(self, visit: Visit, why: str, known: dict[str, Any]) -> Decision:
         decision = Decision("rollback", ITSELF, why, {"visit": visit.id} | known)
@@ -169,31 +249,70 @@ class Controller:
     def _following(self, visit: Visit) -> float | None:
         return next((weight for weight in self._rollout.weights if weight > visit.weight), None)
 
-    def _waiting(self, visit: Visit, end: float | None = None) -> list[str]:
+    def _seen(self, visit: Visit) -> int:
+        """Sessions that count for a visit.
+
+        In a stage without student sessions there is only the gateway itself, and the shadow, to be tried.
+        """
+        sessions = self._state.sessions(visit.id)
+        return sessions["student"] if visit.weight > 0 else sum(sessions.values())
+
+    def _due(self, visit: Visit, seen: int, end: float) -> int:
+        """Number of the look that time and sample allow; 0 before the first."""
+        looks = seen // self._rollout.min_sessions
+        if self._rollout.days_per_stage:
+            looks = min(looks, int((end - visit.entered_at) / DAY // self._rollout.days_per_stage))
+        return max(looks, 0)
+
+    def _waiting(self, visit: Visit) -> list[str]:
         """What of time and sample is missing."""
         waiting: list[str] = []
-        days = ((self._now() if end is None else end) - visit.entered_at) / DAY
+        days, seen = (self._now() - visit.entered_at) / DAY, self._seen(visit)
         if days < self._rollout.days_per_stage:
             waiting.append(f"{days:.1f} of {self._rollout.days_per_stage:g} days")
-        sessions = self._state.sessions(visit.id)
-        # in a stage without student sessions there is only the gateway itself, and the shadow, to be tried
-        seen, whose = (sessions["student"], "student ") if visit.weight > 0 else (sum(sessions.values()), "")
         if seen < self._rollout.min_sessions:
-            waiting.append(f"{seen} of {self._rollout.min_sessions} {whose}sessions")
+            waiting.append(f"{seen} of {self._rollout.min_sessions} {'student ' if visit.weight > 0 else ''}sessions")
         return waiting
 
     def _blockers(self, visit: Visit, gate: StageGate) -> list[str]:
-        blockers = self._waiting(visit)
+        blockers = self._other_model(visit) + self._waiting(visit)
         blockers += [metric_line(m) for m in gate.metrics if m.phase not in ("Running", "Successful")]
-        if visit.weight == 0:
-            blockers += preconditions_or_fault(self._config)
+        blockers += preconditions_or_fault(self._config)
         if self._state.killed:
             blockers.append(f"the kill switch is on; `rm {self._state.folder / 'KILL'}` takes it off")
         return blockers
 
+    def _withheld(self, visit: Visit) -> list[str]:
+        """What a stage above 0 % lacks to be served, where nobody has given a reason to serve it without."""
+        if visit.weight == 0 or any(
+            line["action"] == "force" and line.get("visit") == visit.id and line["figures"].get("unmet")
+            for line in self._state.decisions()
+        ):
+            return []
+        return preconditions_or_fault(self._config)
+
+    def _other_model(self, visit: Visit) -> list[str]:
+        """One line where the config means another model than the visit tries."""
+        try:
+            model = model_of(self._config)
+        except TrainerError:
+            return []  # it is among the preconditions
+        if visit.model in ("", model):
+            return []
+        return [
+            f"stage {visit.weight:g} % is of {visit.model}, and this config's current model is {model}: the gateway "
+            "starts again at 0 % when it learns of it; is it running, and with this config?"
+        ]
+
+    def _latest_look(self, visit: int) -> dict[str, Any] | None:
+        """The latest decision with a look at the gate of a visit."""
+        lines = (line for line in reversed(self._state.decisions()) if line["figures"].get("visit") == visit)
+        return next((line for line in lines if line["figures"].get("gate", {}).get("look")), None)
+
     def _report(self, visit: Visit, end: float) -> StageReport:
-        figures = stage_figures(self._state, visit, self._rollout)
-        done = not self._waiting(visit, end)
+        """A visit until `end`. Its verdict is that of the latest look, unless the next one is due."""
+        kept = self._state.summary(visit.id)
+        figures = StageFigures.model_validate_json(kept) if kept else stage_figures(self._state, visit, self._rollout)
         return StageReport(
             visit=visit.id,
             weight=visit.weight,
@@ -201,9 +320,36 @@ class Controller:
             days=round((end - visit.entered_at) / DAY, 3),
             action=visit.action,
             note=visit.note,
+            model=visit.model,
             figures=figures,
-            gate=judge_stage(visit.weight, figures, self._rollout, done=done),
+            gate=self._gate(visit, figures, end),
         )
+
+    def _gate(self, visit: Visit, figures: StageFigures, end: float) -> StageGate:
+        """The verdict of the latest look, unless the next one is due.
+
+        After a look at which data were missing, the next is due as soon as they are there.
+        """
+        seen = figures.student.sessions + (figures.teacher.sessions if visit.weight == 0 else 0)
+        due, latest = self._due(visit, seen, end), self._latest_look(visit.id)
+        if latest is None:
+            return self._look(visit, figures, due)
+        gate = StageGate.model_validate(latest["figures"]["gate"])
+        if gate.look < due:
+            return self._look(visit, figures, due)
+        if gate.lacks_data and not (again := self._look(visit, figures, gate.look + 1)).lacks_data:
+            return again
+        return gate
+
+    def _look(self, visit: Visit, figures: StageFigures, look: int) -> StageGate:
+        """A look at a visit; of one that is long over only the figures at 95 % are left."""
+        if look and self._state.summary(visit.id) is None:
+            figures = stage_figures(self._state, visit, self._rollout, confidence=confidence_at(look))
+        return judge_stage(visit.weight, figures, self._rollout, look=look)
+
+
+def _not_served(visit: Visit, unmet: list[str]) -> str:
+    return f"stage {visit.weight:g} % may not be served: {'; '.join(unmet)}"
 
 
 def metric_line(metric: GateMetric) -> str:
@@ -236,10 +382,7 @@ def _known(report: StageReport) -> dict[str, Any]:
         "teacher_sessions": figures.teacher.sessions,
         "student_requests": figures.student.requests,
         "teacher_requests": figures.teacher.requests,
-        "phase": report.gate.phase,
-        "gate": {
-            m.name: {"value": m.value, "low": m.low, "high": m.high, "phase": m.phase} for m in report.gate.metrics
-        },
+        "gate": report.gate.model_dump(),
         "test": figures.test.model_dump(),
     }
 

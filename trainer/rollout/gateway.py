@@ -7,6 +7,10 @@ is complete and checked. Whatever fails before that is answered by the teacher, 
 what its API would refuse in a rescued session (rescue). While a reply is held, a streaming client gets pings.
 
 Bodies and credentials are never logged. Each decision is one line without content in decisions.jsonl.
+
+Two things are asked in passing, because they may change under a gateway that runs: whether the current stage may be
+served (once for each visit), and whether the registry's current model is still the one that the stage tries (a look at
+the file's date for each request). Another model begins at 0 %.
 """
 
 from __future__ import annotations
@@ -18,25 +22,25 @@ import sys
 import time
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import orjson
 from starlette.types import Receive, Scope, Send
 
 from trainer.config import Config
 from trainer.errors import TrainerError
+from trainer.export.registry import Registry
+from trainer.rollout.bounded_log import BoundedLog
 from trainer.rollout.circuit_breaker import CircuitBreaker
 from trainer.rollout.controller import Controller
+from trainer.rollout.exchange import Exchange, Placement, figures_of, line_of
 from trainer.rollout.local_student import Fallback, LocalStudent, Student, student_of
 from trainer.rollout.message_stream import PING, event, events
 from trainer.rollout.metrics import CONTENT_TYPE, Metrics
 from trainer.rollout.request_guard import ClientLeft, Refused, admit, read_body, session_of
-from trainer.rollout.rescue import for_teacher, results_in
-from trainer.rollout.rollout_state import Answer, RolloutState, Visit
-from trainer.rollout.session_pinning import Side
+from trainer.rollout.rescue import for_teacher
+from trainer.rollout.rollout_state import RolloutState
 from trainer.rollout.shadow import MAX_TURN, Shadow, Turn
 from trainer.rollout.stage_watch import StageWatch
 from trainer.rollout.student_view import LOCAL_ID
@@ -54,60 +58,11 @@ from trainer.rollout.teacher_proxy import (
 from trainer.rollout.upstreams import open_client, upstream
 
 DECISIONS = "decisions.jsonl"
-MAX_READ = 4 * 1024 * 1024
-"""Largest request of a teacher's session, in bytes, whose results are counted."""
 WATCH_SECONDS = 0.5
 """Longest time until a held reply learns of the kill switch, an abort or a rollback."""
 _SERVER_FAULTS = frozenset(("unreachable", "timeout", "reset", "malformed_reply", "endless_reply"))
 _NOT_ASKED = frozenset(("unreadable_request", "no_tools"))
 _STATES = {"closed": 0, "half_open": 1, "open": 2}
-
-Ending = Literal["complete", "cut", "unreachable", "late_error", "client_left"]
-
-
-class Decision(NamedTuple):
-    """Where a request of a session belongs."""
-
-    session: str
-    pinned: Side
-    visit: Visit
-    moved: bool
-    """True where the kill switch has just taken the session from the student."""
-
-
-@dataclass
-class Exchange:
-    """A request on its way, and what became of it."""
-
-    question: Question
-    is_message: bool
-    decision: Decision | None
-    """None without a session, and for what is not a message."""
-    began: float
-    answered: Side | None = None
-    reason: str = ""
-    """Why the pinned side did not answer."""
-    status: int = 0
-    ending: Ending = "client_left"
-    first_byte: float | None = None
-    """Seconds."""
-    message: dict[str, Any] | None = None
-    """The student's."""
-
-    @cached_property
-    def asked(self) -> dict[str, Any] | None:
-        """The body, parsed; None where it is no JSON object."""
-        try:
-            body = orjson.loads(self.question.body)
-        except orjson.JSONDecodeError:
-            return None
-        return body if isinstance(body, dict) else None
-
-    def begins(self, status: int, answered: Side | None) -> None:
-        """The first byte is about to be sent."""
-        self.status, self.answered = status, answered
-        if self.first_byte is None:
-            self.first_byte = time.monotonic() - self.began
 
 
 class Gateway:
@@ -118,23 +73,32 @@ class Gateway:
         token: what clients must send in `x-claude-trainer-token`; empty asks for none.
 
     Raises:
-        TrainerError: an upstream is not an http(s) address, or credentials would leave this machine unencrypted.
+        TrainerError: an upstream is not an http(s) address, credentials would leave this machine unencrypted, or the
+            student cannot be found.
     """
 
     def __init__(self, config: Config, state: RolloutState, *, student: Student | None = None, token: str = "") -> None:
+        self._config = config
         self._rollout = config.rollout
         self._state = state
         self._token = token.encode()
         self._teacher_at = upstream(config.rollout.teacher_url, "rollout.teacher_url", encrypted=True)
         self._local_at = upstream(config.rollout.local_url, "rollout.local_url", encrypted=False)
+        self._fixed = student
         self._student = student or student_of(config)
         self._controller = Controller(state, config)
+        self._registry = Registry(Path(config.models)).path
+        self._registry_seen: tuple[int, int, int] | None = _stamp(self._registry)
+        self._controller.follow_model()
+        self._loaded = state.current().model
+        self._admitted = 0
+        """The visit that has been found fit to be served."""
         self._watch = StageWatch(config, state.folder)
-        self._log = Path(state.folder) / DECISIONS
+        self._log = BoundedLog(state.folder / DECISIONS, config.rollout.log_bytes, config.rollout.log_files)
         self._complained: set[str] = set()
         self.metrics = Metrics()
         self._breaker = CircuitBreaker(config.rollout.breaker_failures, config.rollout.breaker_seconds)
-        self._shadow = Shadow(config, state.folder, self.metrics, config.rollout.shadow_queue)
+        self._shadow = Shadow(config, state.folder, self.metrics)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one connection's request, or the server's start and end."""
@@ -146,20 +110,19 @@ class Gateway:
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
         async with open_client() as client:
+            self._client = client
             self._teacher = TeacherProxy(self._teacher_at, client)
-            self._local = LocalStudent(
-                self._student,
-                self._local_at,
-                client,
-                seconds=self._rollout.local_seconds,
-                repeats=self._rollout.loop_calls,
-            )
+            self._local = self._way_to(self._student)
             watch = asyncio.ensure_future(self._watch.run())
             await send({"type": "lifespan.startup.complete"})
             await receive()
             watch.cancel()
             await self._shadow.close()
         await send({"type": "lifespan.shutdown.complete"})
+
+    def _way_to(self, student: Student) -> LocalStudent:
+        seconds, repeats = self._rollout.local_seconds, self._rollout.loop_calls
+        return LocalStudent(student, self._local_at, self._client, seconds=seconds, repeats=repeats)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers: Headers = scope["headers"]
@@ -169,7 +132,7 @@ class Gateway:
                 await self._show_metrics(send)
                 return
             if scope["path"] == "/status":
-                await self._watch.show(send, headers, guarded=bool(self._token))
+                await self._watch.show(send)
                 return
             session = session_of(headers)
             body = await read_body(receive)
@@ -179,13 +142,15 @@ class Gateway:
             return
         except ClientLeft:
             return
+        if _stamp(self._registry) != self._registry_seen:
+            await self._look_at_registry()
         query = scope["query_string"]
         target = (scope["raw_path"] + (b"?" + query if query else b"")).decode("latin-1")
         is_message = scope["method"] == "POST" and scope["path"] == "/v1/messages"
         exchange = Exchange(
             Question(scope["method"], target, headers, body),
             is_message,
-            self._decide(session) if is_message and session else None,
+            self._place(session) if is_message and session else None,
             time.monotonic(),
         )
         with self.metrics.in_flight.track_inprogress():
@@ -216,23 +181,44 @@ class Gateway:
             self._note(exchange)
 
     async def _answer(self, exchange: Exchange, send: Send) -> None:
-        decision = exchange.decision
-        if decision is not None and decision.moved:
+        placement = exchange.placement
+        if placement is not None and placement.moved:
             exchange.reason = "kill_switch"
-        if decision is None or decision.pinned == "teacher" or not await self._from_student(exchange, send):
+        if placement is None or placement.pinned == "teacher" or not await self._from_student(exchange, send):
             await self._from_teacher(exchange, send)
 
-    def _decide(self, session: str) -> Decision | None:
+    async def _look_at_registry(self) -> None:
+        """Follows the current model. While the new student is being read, everything is the teacher's already."""
+        self._registry_seen = _stamp(self._registry)
+        try:
+            self._controller.follow_model()
+            model = self._state.current().model
+            if model == self._loaded:
+                return
+            student = await asyncio.to_thread(student_of, self._config) if self._fixed is None else self._fixed
+        except (sqlite3.Error, OSError, TrainerError) as error:
+            self._registry_seen = None  # the next request tries again
+            self._complain(error)
+            return
+        self._loaded, self._local = model, self._way_to(student)
+        self._shadow.renew()
+
+    def _place(self, session: str) -> Placement | None:
         """Where the request belongs; None while the state is broken."""
         try:
             visit, side = self._state.place(session)
+            if visit.weight > 0 and visit.id != self._admitted:
+                if self._controller.may_serve(visit):
+                    self._admitted = visit.id
+                else:
+                    visit, side = self._state.place(session)
             moved = side == "student" and self._state.killed
             if moved:
                 self._state.pins.give_to_teacher(session)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, TrainerError) as error:
             self._complain(error)
             return None
-        return Decision(session, "teacher" if moved else side, visit, moved)
+        return Placement(session, "teacher" if moved else side, visit, moved)
 
     async def _from_teacher(self, exchange: Exchange, send: Send) -> None:
         """The teacher's answer, or the error that there is none."""
@@ -264,8 +250,8 @@ class Gateway:
 
     def _for_teacher(self, exchange: Exchange) -> Question:
         """The client's own bytes, but where a session that the student has had a part in needs a change."""
-        question, decision = exchange.question, exchange.decision
-        students = decision is not None and decision.pinned == "student"
+        question, placement = exchange.question, exchange.placement
+        students = placement is not None and placement.pinned == "student"
         if not exchange.is_message or not (students or LOCAL_ID.encode() in question.body):
             return question
         changed = for_teacher(exchange.asked) if exchange.asked is not None else None
@@ -322,9 +308,9 @@ class Gateway:
         """Raises Fallback where the session has been taken from the student since the request came."""
         if self._state.killed:
             raise Fallback("kill_switch")
-        assert exchange.decision is not None
+        assert exchange.placement is not None
         try:
-            pin = self._state.pins.find(exchange.decision.session)
+            pin = self._state.pins.find(exchange.placement.session)
         except sqlite3.Error as error:
             self._complain(error)
             pin = None
@@ -349,19 +335,19 @@ class Gateway:
         return message
 
     def _shadows(self, exchange: Exchange) -> bool:
-        decision = exchange.decision
+        placement = exchange.placement
         return (
             self._rollout.shadow
-            and decision is not None
-            and decision.pinned == "teacher"
-            and decision.visit.weight == 0
+            and placement is not None
+            and placement.pinned == "teacher"
+            and placement.visit.weight == 0
             and len(exchange.question.body) <= MAX_TURN
             and not self._state.killed
         )
 
     def _cast_shadow(self, exchange: Exchange, reply: bytes | None, encoding: str) -> None:
-        if reply is not None and exchange.decision is not None and exchange.asked and exchange.asked.get("tools"):
-            session, _, visit, _ = exchange.decision
+        if reply is not None and exchange.placement is not None and exchange.asked and exchange.asked.get("tools"):
+            session, _, visit, _ = exchange.placement
             self._shadow.offer(Turn(session, visit, exchange.question.body, reply, encoding))
 
     async def _show_metrics(self, send: Send) -> None:
@@ -375,11 +361,11 @@ class Gateway:
 
     def _note(self, exchange: Exchange) -> None:
         """Counts the request and appends one line. A full disk must not keep answers from people: it is said once."""
-        decision, answered = exchange.decision, exchange.answered
+        placement, answered = exchange.placement, exchange.answered
         if not exchange.is_message:
             self.metrics.relayed.inc()
             return
-        pinned = decision.pinned if decision else "none"
+        pinned = placement.pinned if placement else "none"
         self.metrics.requests.labels(pinned, answered or "none", exchange.reason).inc()
         self.metrics.endings.labels(answered or "none", exchange.ending).inc()
         if exchange.first_byte is not None and answered:
@@ -387,73 +373,23 @@ class Gateway:
         usage = exchange.message["usage"] if exchange.message else {}
         for kind, count in usage.items():
             self.metrics.tokens.labels(kind).inc(count)
-        if decision is None:
+        if placement is None:
             return
-        line = _line(exchange, decision) | usage
+        line = line_of(exchange, placement) | usage
         try:
             if answered:
-                self._controller.observe(_answer(exchange, decision, answered, line))
-            handle = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-            try:
-                os.write(handle, orjson.dumps(line) + b"\n")
-            finally:
-                os.close(handle)
+                self._controller.observe(figures_of(exchange, placement, answered, line))
+            self._log.append(orjson.dumps(line))
         except (sqlite3.Error, OSError, TrainerError) as error:
             self._complain(error)
 
     def _complain(self, error: Exception) -> None:
         """Says a failure of ours on standard error, each kind once; its text alone where it cannot hold content."""
-        known = isinstance(error, (sqlite3.Error, OSError, TrainerError))
-        kind = "state" if known else type(error).__name__
+        known, kind = isinstance(error, (sqlite3.Error, OSError, TrainerError)), type(error).__name__
         if kind not in self._complained:
             self._complained.add(kind)
             text = f"{self._state.folder}: {error}; requests go on, counts are incomplete" if known else kind
             print(f"gateway: {text}", file=sys.stderr)
-
-
-def _line(exchange: Exchange, decision: Decision) -> dict[str, Any]:
-    """What is written down of a request: who, where, how long, what became of earlier calls; no content."""
-    headers = dict(exchange.question.headers)
-    line = {
-        "t": round(time.time(), 3),
-        "session": decision.session,
-        "subagent": b"x-claude-code-agent-id" in headers,
-        "visit": decision.visit.id,
-        "weight": decision.visit.weight,
-        "pinned": decision.pinned,
-        "answered_by": exchange.answered,
-        "reason": exchange.reason,
-        "status": exchange.status,
-        "ending": exchange.ending,
-        "first_byte_ms": None if exchange.first_byte is None else round(exchange.first_byte * 1000, 1),
-        "total_ms": round((time.monotonic() - exchange.began) * 1000, 1),
-        "retry": headers.get(b"x-stainless-retry-count", b"0") != b"0",
-    }
-    if exchange.message is not None:
-        line["version"] = exchange.message["model"]
-    if len(exchange.question.body) <= MAX_READ and exchange.asked is not None:
-        line |= results_in(exchange.asked)._asdict()
-    return line
-
-
-def _answer(exchange: Exchange, decision: Decision, answered: Side, line: dict[str, Any]) -> Answer:
-    """What the controller counts of a request."""
-    told = {name: line[name] for name in ("after", "results", "failed", "rejected", "interrupted") if name in line}
-    asked = exchange.asked if decision.pinned == "student" else None
-    return Answer(
-        visit=decision.visit.id,
-        session=decision.session,
-        pinned=decision.pinned,
-        answered_by=answered,
-        reason=exchange.reason,
-        model=str((asked or {}).get("model", ""))[:100],
-        total_ms=line["total_ms"],
-        first_byte_ms=line["first_byte_ms"],
-        request_bytes=len(exchange.question.body),
-        output_tokens=line.get("output_tokens", 0),
-        retry=line["retry"],
-        **told,
-    )
 
 
 def _local_head(streaming: bool) -> dict[str, Any]:
@@ -461,6 +397,15 @@ def _local_head(streaming: bool) -> dict[str, Any]:
     headers = [(b"content-type", kind), (b"cache-control", b"no-cache")]
     headers.append((b"request-id", f"req_local_{uuid.uuid4().hex[:20]}".encode()))
     return {"type": "http.response.start", "status": 200, "headers": headers}
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    """What changes when a file is replaced or written; zeros where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return 0, 0, 0
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 async def _hung_up(receive: Receive) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import aiohttp
 import orjson
@@ -20,6 +20,9 @@ from trainer.export.student_prompt import KEY, StudentPrompt
 from trainer.rollout.reply_check import fault
 from trainer.rollout.student_view import STRICT_HEADER, client_reply, current_turn, project_root, student_request
 from trainer.rollout.upstreams import Upstream
+
+if TYPE_CHECKING:
+    from trainer.export.registry import Registry
 
 MAX_REPLY = 8 * 1024 * 1024
 """Longest reply, in bytes."""
@@ -132,11 +135,8 @@ def student_of(config: Config) -> Student:
     Raises:
         TrainerError: there is no such model, or its file cannot be read.
     """
-    from trainer.export.registry import Registry
-
     plain = Student(config.deploy.model, _version(config.deploy.model), StudentPrompt(config.dataset))
-    registry = Registry(Path(config.models))
-    name = config.rollout.student or registry.read().current
+    registry, name = _chosen(config)
     if not name:
         return plain
     file = name.endswith(".gguf")
@@ -150,6 +150,32 @@ def student_of(config: Config) -> Student:
 
     stored = GgufFile(path).get(KEY)
     return named._replace(prompt=StudentPrompt.from_json(stored)) if stored else named
+
+
+def model_of(config: Config) -> str:
+    """Name and fingerprint of the model that config and registry mean: another text, another model.
+
+    Raises:
+        TrainerError: there is no such model, or the registry cannot be read.
+    """
+    registry, name = _chosen(config)
+    if not name:
+        return _version(config.deploy.model)
+    if not name.endswith(".gguf"):
+        return f"{name} {registry.get(name).quantized.sha256[:12]}"
+    path = Path(name)
+    if entry := registry.entry_of(path):
+        return f"{entry.name} {entry.quantized.sha256[:12]}"
+    size = path.stat().st_size if path.is_file() else 0
+    return f"{path.stem} {size:,} bytes"
+
+
+def _chosen(config: Config) -> tuple[Registry, str | None]:
+    """The registry, and the name or file of the model that is meant; None: nothing is known but the config."""
+    from trainer.export.registry import Registry
+
+    registry = Registry(Path(config.models))
+    return registry, config.rollout.student or registry.read().current
 
 
 def _version(name: str) -> str:

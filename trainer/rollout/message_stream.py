@@ -17,21 +17,30 @@ PING = event("ping", {})
 
 
 def events(message: dict[str, Any]) -> Iterator[bytes]:
-    """Server-sent events from `message_start` to `message_stop`; each block arrives as one delta."""
+    """Server-sent events from `message_start` to `message_stop`; what a block says arrives at once."""
     opening = message | {"content": [], "stop_reason": None, "usage": message["usage"] | {"output_tokens": 0}}
     yield event("message_start", {"message": opening})
     for index, block in enumerate(message["content"]):
-        if block["type"] == "tool_use":
-            start = block | {"input": {}}
-            delta = {"type": "input_json_delta", "partial_json": orjson.dumps(block["input"]).decode()}
-        else:
-            start, delta = {"type": "text", "text": ""}, {"type": "text_delta", "text": block["text"]}
+        start, *deltas = _opened(block)
         yield event("content_block_start", {"index": index, "content_block": start})
-        yield event("content_block_delta", {"index": index, "delta": delta})
+        for delta in deltas:
+            yield event("content_block_delta", {"index": index, "delta": delta})
         yield event("content_block_stop", {"index": index})
     ending = {"stop_reason": message["stop_reason"], "stop_sequence": message["stop_sequence"]}
     yield event("message_delta", {"delta": ending, "usage": {"output_tokens": message["usage"]["output_tokens"]}})
     yield event("message_stop", {})
+
+
+def _opened(block: dict[str, Any]) -> list[dict[str, Any]]:
+    """A block before its first word, and what is added to it."""
+    if block["type"] == "tool_use":
+        arguments = orjson.dumps(block["input"]).decode()
+        return [block | {"input": {}}, {"type": "input_json_delta", "partial_json": arguments}]
+    if block["type"] == "thinking":
+        thinking = {"type": "thinking_delta", "thinking": block["thinking"]}
+        signature = {"type": "signature_delta", "signature": block["signature"]}
+        return [{"type": "thinking", "thinking": "", "signature": ""}, thinking, signature]
+    return [{"type": "text", "text": ""}, {"type": "text_delta", "text": block["text"]}]
 
 
 def message_of(stream: bytes) -> dict[str, Any]:

@@ -1,4 +1,9 @@
-"""What is refused before anybody is asked: bodies without end, odd paths, two session ids, strangers, web pages."""
+"""What is refused before anybody is asked: bodies without end, odd paths, two session ids, strangers, web pages.
+
+A web page can reach a server on loopback in two ways: it says where it comes from (`origin`), or its own name points
+at 127.0.0.1 by then (DNS rebinding), and `host` still tells that name. The token keeps both out, and so, without a
+token, does the rule that nobody has an origin and everybody asks for a loopback address; on every path alike.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +15,8 @@ from urllib.parse import unquote_to_bytes
 import orjson
 from starlette.types import Receive
 
+from trainer.rollout.upstreams import is_loopback
+
 MAX_BODY = 32 * 1024 * 1024
 """Largest request, in bytes; the teacher's API takes no more either."""
 BODY_SECONDS = 30.0
@@ -19,6 +26,7 @@ TOKEN_HEADER = b"x-claude-trainer-token"
 SESSION_HEADER = "x-claude-code-session-id"
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 _SESSION = re.compile(rb"[\x21-\x7e]{1,200}")
+_HOST = re.compile(rb"(?:\[([0-9A-Fa-f:.]+)\]|([\w.-]+))(?::\d*)?")
 _ODD_SEGMENTS = frozenset((b".", b".."))
 
 
@@ -46,7 +54,7 @@ def admit(method: str, raw_path: bytes, headers: list[tuple[bytes, bytes]], toke
     Args:
         raw_path: path of the request target as it was written.
         headers: names in small letters.
-        token: what a client must send; empty asks for none, and then web pages are refused.
+        token: what a client must send; empty asks for none, and then web pages and foreign names are refused.
 
     Raises:
         Refused: with the reason.
@@ -57,6 +65,9 @@ def admit(method: str, raw_path: bytes, headers: list[tuple[bytes, bytes]], toke
             raise Refused(401, "authentication_error", f"the gateway wants its token in {TOKEN_HEADER.decode()}")
     elif any(name == b"origin" for name, _ in headers):
         raise Refused(403, "permission_error", "requests of web pages are refused; start the gateway with --token")
+    elif not _asks_for_loopback(headers):
+        message = "without --token the gateway answers under 127.0.0.1, localhost and [::1] alone"
+        raise Refused(403, "permission_error", message)
     for name, value in headers:
         try:
             value.decode()
@@ -73,6 +84,13 @@ def admit(method: str, raw_path: bytes, headers: list[tuple[bytes, bytes]], toke
     length = next((value for name, value in headers if name == b"content-length"), b"0")
     if not length.isdigit() or int(length) > MAX_BODY:
         raise _too_large()
+
+
+def _asks_for_loopback(headers: list[tuple[bytes, bytes]]) -> bool:
+    """Whether the one `host` names this machine's own address."""
+    hosts = [value for name, value in headers if name == b"host"]
+    match = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
+    return match is not None and is_loopback((match[1] or match[2]).decode())
 
 
 def session_of(headers: list[tuple[bytes, bytes]]) -> str | None:

@@ -29,10 +29,12 @@ DATABASE = "rollout.sqlite3"
 LOG = "stages.jsonl"
 SCORES = "shadow.jsonl"
 
-Entry = Literal["start", "advance", "force", "abort", "rollback"]
+Entry = Literal["start", "advance", "force", "abort", "rollback", "new_model"]
 """What begins a visit."""
-Action = Literal["start", "advance", "force", "abort", "rollback", "propose", "judge"]
-"""What is decided; the last two leave the stage as it is."""
+Action = Literal["start", "advance", "force", "abort", "rollback", "new_model", "propose", "judge", "refuse"]
+"""What is decided; the last three leave the stage as it is, and so does a `force` that lets it be served."""
+_FROM_STUDENT = ("abort", "rollback", "new_model")
+"""Entries that give every session of the student's to the teacher."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS visit (
@@ -50,6 +52,15 @@ CREATE TABLE IF NOT EXISTS walk (
 CREATE TABLE IF NOT EXISTS decision (id INTEGER PRIMARY KEY AUTOINCREMENT, line BLOB NOT NULL);
 DROP TABLE IF EXISTS request;
 """
+_COLUMNS = "id, weight, entered_at, action, note, model"
+_UPGRADES = (
+    "ALTER TABLE visit ADD COLUMN model TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE answer ADD COLUMN at REAL NOT NULL DEFAULT 0",
+    "CREATE TABLE summary (visit INTEGER PRIMARY KEY, figures BLOB NOT NULL)",
+)
+"""What later versions added, in order; `PRAGMA user_version` says how many of them a file has."""
+_CHUNK = 500
+"""Rows that are deleted at a time: requests wait for a deletion that is under way."""
 
 
 class Visit(NamedTuple):
@@ -62,9 +73,11 @@ class Visit(NamedTuple):
     """Seconds since the epoch."""
     action: Entry
     note: str
+    model: str
+    """Whom it tries, as `local_student.model_of` names it; empty until somebody has said so."""
 
 
-class Answer(NamedTuple):
+class AnsweredRequest(NamedTuple):
     """One answered POST /v1/messages of a session; figures alone, no content."""
 
     visit: int
@@ -108,7 +121,7 @@ class RolloutState:
         """Opens the state, or starts it at `first_weight`.
 
         Raises:
-            TrainerError: the file is not a database of a rollout.
+            TrainerError: the file is not a database of a rollout, or is of a later version.
         """
         self.folder = folder
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -122,10 +135,11 @@ class RolloutState:
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = NORMAL")
             self._connection.executescript(_SCHEMA)
+            self._upgrade(path)
             self.pins = SessionPins(self._connection, salt)
             with self._decided():
                 if self._connection.execute("SELECT count(*) FROM visit").fetchone()[0] == 0:
-                    self._enter(first_weight, Decision("start", "controller", "", {}))
+                    self._enter(first_weight, Decision("start", "controller", "", {}), "")
             self._write_log()
         except TrainerError:
             self._connection.close()
@@ -147,12 +161,12 @@ class RolloutState:
 
     def current(self) -> Visit:
         """The stage that new sessions meet."""
-        row = self._connection.execute("SELECT * FROM visit ORDER BY id DESC LIMIT 1").fetchone()
+        row = self._connection.execute(f"SELECT {_COLUMNS} FROM visit ORDER BY id DESC LIMIT 1").fetchone()
         return Visit(*row)
 
     def visits(self) -> list[Visit]:
         """All visits, oldest first."""
-        return [Visit(*row) for row in self._connection.execute("SELECT * FROM visit ORDER BY id")]
+        return [Visit(*row) for row in self._connection.execute(f"SELECT {_COLUMNS} FROM visit ORDER BY id")]
 
     def place(self, session: str) -> tuple[Visit, Side]:
         """The current visit, and whose the session is; a new one is the teacher's while the kill switch is on.
@@ -165,38 +179,45 @@ class RolloutState:
             visit = self.current()
             return visit, self.pins.pin(session, 0 if self.killed else visit.weight, visit.id).side
 
-    def enter(self, weight: float, decision: Decision, *, after: int | None) -> Visit:
-        """Begins a visit. Abort and rollback also give every session of the student's to the teacher, for good.
+    def enter(self, weight: float, decision: Decision, *, after: int | None, model: str | None = None) -> Visit:
+        """Begins a visit. The way back to 0 % also gives every session of the student's to the teacher, for good.
 
         Args:
             decision: its action is an Entry.
             after: id of the visit that the decision was made in; None: whatever is decided meanwhile, it holds.
+            model: whom it tries; None: whom the visit before it tried.
 
         Raises:
             TrainerError: somebody else has changed the stage since.
         """
         with self._decided():
-            if after is not None and self.current().id != after:
-                raise TrainerError(
-                    f"{self.folder}: the stage was changed meanwhile; look at `rollout status` and try again"
-                )
-            self._enter(weight, decision)
-            if decision.action in ("abort", "rollback"):
+            before = self._unchanged(after)
+            self._enter(weight, decision, before.model if model is None else model)
+            if decision.action in _FROM_STUDENT:
                 self.pins.give_all_to_teacher()
         self._write_log()
         return self.current()
 
-    def note(self, decision: Decision) -> None:
-        """Keeps a decision that leaves the stage as it is."""
+    def note(self, decision: Decision, *, after: int) -> None:
+        """Keeps a decision that leaves the stage as it is.
+
+        Raises:
+            TrainerError: as `enter`.
+        """
         with self._decided():
-            self._decide(self.current().weight, decision)
+            visit = self._unchanged(after)
+            self._decide(visit.weight, visit.weight, visit.id, decision)
         self._write_log()
+
+    def name_model(self, visit: int, model: str) -> None:
+        """Says whom a visit tries, where that was not known."""
+        self._connection.execute("UPDATE visit SET model = ? WHERE id = ? AND model = ''", (model, visit))
 
     def decisions(self) -> list[dict[str, Any]]:
         """All decisions, oldest first, as they stand in the log."""
         return [orjson.loads(row[0]) for row in self._connection.execute("SELECT line FROM decision ORDER BY id")]
 
-    def record(self, answer: Answer, seen: Outcome | None, good: float, bad: float) -> Walk:
+    def record(self, answer: AnsweredRequest, seen: Outcome | None, good: float, bad: float) -> Walk:
         """Counts one request, and takes the test of its visit a step further.
 
         Args:
@@ -233,11 +254,36 @@ class RolloutState:
         found.update(self._connection.execute(query, (visit,)).fetchall())
         return found
 
-    def answers(self, visit: int) -> Iterator[Answer]:
+    def answers(self, visit: int) -> Iterator[AnsweredRequest]:
         """The requests of a visit in their order."""
-        columns = ", ".join(Answer._fields)
+        columns = ", ".join(AnsweredRequest._fields)
         for row in self._connection.execute(f"SELECT {columns} FROM answer WHERE visit = ? ORDER BY id", (visit,)):
-            yield Answer(*row)
+            yield AnsweredRequest(*row)
+
+    def summary(self, visit: int) -> bytes | None:
+        """The figures that were kept of a visit; None while its requests are there."""
+        row = self._connection.execute("SELECT figures FROM summary WHERE visit = ?", (visit,)).fetchone()
+        return row[0] if row else None
+
+    def keep_summary(self, visit: int, figures: bytes) -> None:
+        """Keeps the figures of a visit that is over, so that its requests may go."""
+        self._connection.execute("INSERT OR REPLACE INTO summary VALUES (?, ?)", (visit, figures))
+
+    def forget_before(self, moment: float) -> int:
+        """Removes the requests that are older, in seconds since the epoch; pins and decisions stay. Returns how many.
+
+        Requests of a version that did not write down their time have that of their visit's beginning.
+        """
+        old = (
+            "SELECT answer.id FROM answer JOIN visit ON visit.id = answer.visit"
+            f" WHERE CASE at WHEN 0 THEN entered_at ELSE at END < ? LIMIT {_CHUNK}"
+        )
+        gone = 0
+        while rows := self._connection.execute(old, (moment,)).fetchall():  # no lock is held while it looks
+            with self._transaction():
+                self._connection.executemany("DELETE FROM answer WHERE id = ?", rows)
+            gone += len(rows)
+        return gone
 
     def _latest_outcome(self, visit: int, session: str) -> Outcome | None:
         marks = ", ".join("?" * len(UNHEARD))
@@ -248,23 +294,47 @@ class RolloutState:
         ).fetchone()
         return outcome(*row) if row else None
 
-    def _insert(self, answer: Answer) -> None:
-        names, marks = ", ".join(Answer._fields), ", ".join("?" * len(Answer._fields))
-        self._connection.execute(f"INSERT INTO answer ({names}) VALUES ({marks})", answer)
+    def _insert(self, answer: AnsweredRequest) -> None:
+        names, marks = ", ".join((*AnsweredRequest._fields, "at")), ", ".join("?" * (len(AnsweredRequest._fields) + 1))
+        self._connection.execute(f"INSERT INTO answer ({names}) VALUES ({marks})", (*answer, time.time()))
 
-    def _enter(self, weight: float, decision: Decision) -> None:
-        self._decide(weight, decision)
-        self._connection.execute(
-            "INSERT INTO visit (weight, entered_at, action, note) VALUES (?, ?, ?, ?)",
-            (weight, time.time(), decision.action, decision.why),
-        )
-
-    def _decide(self, weight: float, decision: Decision) -> None:
+    def _enter(self, weight: float, decision: Decision, model: str) -> None:
         before = self._connection.execute("SELECT weight FROM visit ORDER BY id DESC LIMIT 1").fetchone()
+        visit = self._connection.execute(
+            "INSERT INTO visit (weight, entered_at, action, note, model) VALUES (?, ?, ?, ?, ?)",
+            (weight, time.time(), decision.action, decision.why, model),
+        ).lastrowid
+        assert visit is not None
+        self._decide(before[0] if before else None, weight, visit, decision)
+
+    def _decide(self, before: float | None, after: float, visit: int, decision: Decision) -> None:
         (latest,) = self._connection.execute("SELECT coalesce(max(id), 0) FROM decision").fetchone()
-        line = {"id": latest + 1, "t": round(time.time(), 3), "from": before[0] if before else None, "to": weight}
+        line = {"id": latest + 1, "t": round(time.time(), 3), "from": before, "to": after, "visit": visit}
         line |= decision._asdict()
         self._connection.execute("INSERT INTO decision VALUES (?, ?)", (latest + 1, orjson.dumps(line)))
+
+    def _unchanged(self, after: int | None) -> Visit:
+        visit = self.current()
+        if after is not None and visit.id != after:
+            raise TrainerError(
+                f"{self.folder}: the stage was changed meanwhile; look at `rollout status` and try again"
+            )
+        return visit
+
+    def _upgrade(self, path: Path) -> None:
+        """Brings the file of an earlier version up to this one; whole or not at all.
+
+        Raises:
+            TrainerError: it is of a later version.
+        """
+        with self._transaction():
+            (done,) = self._connection.execute("PRAGMA user_version").fetchone()
+            if done > len(_UPGRADES):
+                raise TrainerError(f"{path}: written by a later version of claude-capture; update this one")
+            for statement in _UPGRADES[done:]:
+                self._connection.execute(statement)
+            if done < len(_UPGRADES):
+                self._connection.execute(f"PRAGMA user_version = {len(_UPGRADES)}")
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -3,7 +3,8 @@
 Each turn of the teacher's is one question: given the same conversation, what does the student do next? Both turns
 become traces of one step, and the behavioural reward compares them. That happens in a process of its own with low
 priority, one turn at a time, so that it costs nobody time; turns that come faster are dropped and counted. Content
-goes to it through a pipe and stays in memory; only the score is written down.
+goes to it through a pipe and stays in memory; only the score is written down. A process that dies again and again,
+because the student's file is gone or memory is short, is started again after longer and longer pauses; status says why.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import orjson
 from claude_capture.prompts import command_line, kind_of_text
 from trainer.config import Config
 from trainer.errors import TrainerError
+from trainer.rollout.bounded_log import BoundedLog
 from trainer.rollout.local_student import Fallback, LocalStudent, student_of
 from trainer.rollout.message_stream import message_of
 from trainer.rollout.metrics import Metrics
@@ -31,6 +33,8 @@ from trainer.rollout.upstreams import open_client, upstream
 
 MAX_TURN = 4 * 1024 * 1024
 """Largest request, and largest reply, in bytes, that is taken into the shadow."""
+LONGEST_PAUSE = 300.0
+"""Seconds; after the first death it is one second, and twice as long after each further one in a row."""
 
 
 class Turn(NamedTuple):
@@ -49,15 +53,18 @@ class Shadow:
 
     Args:
         folder: the rollout's; scores are appended to SCORES there.
-        room: turns that may wait.
     """
 
-    def __init__(self, config: Config, folder: Path, metrics: Metrics, room: int) -> None:
+    def __init__(self, config: Config, folder: Path, metrics: Metrics) -> None:
+        rollout = config.rollout
         self._config = config
-        self._path = folder / SCORES
+        self._log = BoundedLog(folder / SCORES, rollout.log_bytes, rollout.log_files)
         self._metrics = metrics
-        self._turns: asyncio.Queue[Turn] = asyncio.Queue(room)
+        self._turns: asyncio.Queue[Turn] = asyncio.Queue(rollout.shadow_queue)
         self._dropped = 0
+        self._deaths = 0
+        """In a row."""
+        self._outdated = False
         self._worker: asyncio.Task[None] | None = None
 
     def offer(self, turn: Turn) -> None:
@@ -70,6 +77,12 @@ class Shadow:
             self._dropped += 1
             self._metrics.shadowed.labels("dropped").inc()
 
+    def renew(self) -> None:
+        """The student is another one: what waits is given up, and a new process reads who it is."""
+        self._outdated = True
+        while not self._turns.empty():
+            self._turns.get_nowait()
+
     async def close(self) -> None:
         """Ends the process; what waits is given up."""
         if self._worker is not None:
@@ -78,34 +91,59 @@ class Shadow:
                 await self._worker
 
     async def _work(self) -> None:
-        """Scores turn after turn; a process that dies costs the turn that it had, and the next one gets a new one."""
-        while True:
-            turn = await self._turns.get()
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "trainer.rollout.shadow",
-                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-            )  # fmt: skip
-            assert process.stdin is not None
-            assert process.stdout is not None
-            try:
-                process.stdin.write(self._config.model_dump_json().encode() + b"\n")
-                while await self._scored(turn, process.stdin, process.stdout):
-                    turn = await self._turns.get()
-            finally:
-                with suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
+        """Scores turn after turn. A process that dies costs the turn that it had."""
+        process: asyncio.subprocess.Process | None = None
+        try:
+            while True:
+                turn = await self._turns.get()
+                if process is not None and self._outdated:
+                    await _ended(process)
+                    process = None
+                try:
+                    process = process or await self._started()
+                    fault = await self._scored(turn, process)
+                except OSError as error:
+                    fault = f"it cannot be started ({error.strerror})"
+                if fault is None:
+                    self._deaths = 0
+                    continue
+                await _ended(process)
+                process = None
+                self._deaths += 1
+                self._note(turn, {"reason": "shadow_failed", "deaths": self._deaths, "fault": fault})
+                await asyncio.sleep(min(2.0 ** (self._deaths - 1), LONGEST_PAUSE))
+        finally:
+            await _ended(process)
 
-    async def _scored(self, turn: Turn, source: asyncio.StreamWriter, sink: asyncio.StreamReader) -> bool:
-        """Has one turn scored; False where the process has died."""
+    async def _started(self) -> asyncio.subprocess.Process:
+        self._outdated = False
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "trainer.rollout.shadow",
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        assert process.stdin is not None
+        process.stdin.write(self._config.model_dump_json().encode() + b"\n")
+        return process
+
+    async def _scored(self, turn: Turn, process: asyncio.subprocess.Process) -> str | None:
+        """Has one turn scored; why there is no score, where the process has died."""
+        assert process.stdin is not None
+        assert process.stdout is not None
         head = {"request": len(turn.request), "reply": len(turn.reply), "encoding": turn.encoding}
         line = b""
         with suppress(ConnectionError):
-            source.write(orjson.dumps(head) + b"\n" + turn.request + turn.reply)
-            await source.drain()
-            line = await sink.readline()
-        self._note(turn, orjson.loads(line) if line else {"reason": "shadow_failed"})
-        return bool(line)
+            process.stdin.write(orjson.dumps(head) + b"\n" + turn.request + turn.reply)
+            await process.stdin.drain()
+        with suppress(ConnectionError):
+            line = await process.stdout.readline()
+        if not line:
+            code = await process.wait()
+            return f"exit code {code}" if code >= 0 else f"killed by signal {-code}"
+        score = orjson.loads(line)
+        if "fault" in score:
+            return str(score["fault"])
+        self._note(turn, score)
+        return None
 
     def _note(self, turn: Turn, score: dict[str, Any]) -> None:
         reason = score["reason"]
@@ -115,11 +153,15 @@ class Shadow:
         line = {"t": round(time.time(), 3), "session": turn.session, "visit": turn.visit.id} | score
         line["dropped"], self._dropped = self._dropped, 0
         with suppress(OSError):
-            handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-            try:
-                os.write(handle, orjson.dumps(line) + b"\n")
-            finally:
-                os.close(handle)
+            self._log.append(orjson.dumps(line))
+
+
+async def _ended(process: asyncio.subprocess.Process | None) -> None:
+    """Ends a process, where there is one."""
+    if process is not None:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
 
 
 async def score_turn(student: LocalStudent, request: bytes, reply: bytes, encoding: str) -> dict[str, Any]:
@@ -207,18 +249,21 @@ async def _main() -> None:
     config = Config.model_validate_json(source.readline())
     rollout = config.rollout
     server = upstream(rollout.local_url, "rollout.local_url", encrypted=False)
+    try:
+        student = student_of(config)
+    except TrainerError as error:
+        sink.write(orjson.dumps({"fault": str(error)}) + b"\n")
+        return
     async with open_client() as client:
-        student = LocalStudent(
-            student_of(config), server, client, seconds=rollout.local_seconds, repeats=rollout.loop_calls
-        )
+        local = LocalStudent(student, server, client, seconds=rollout.local_seconds, repeats=rollout.loop_calls)
         while line := source.readline():
             head = orjson.loads(line)
             request, reply = source.read(head["request"]), source.read(head["reply"])
-            score = await score_turn(student, request, reply, head["encoding"])
+            score = await score_turn(local, request, reply, head["encoding"])
             sink.write(orjson.dumps(score) + b"\n")
             sink.flush()
 
 
 if __name__ == "__main__":
-    with suppress(KeyboardInterrupt, BrokenPipeError, TrainerError):
+    with suppress(KeyboardInterrupt, BrokenPipeError):
         asyncio.run(_main())

@@ -21,7 +21,8 @@ from claude_capture.claude_trace_schema import Record
 from trainer.config import RolloutConfig, TeacherPrice
 from trainer.evaluate.indistinguishability_test import design_effect, effective
 from trainer.report.statistics import mean_interval, wilson_interval
-from trainer.rollout.rollout_state import SCORES, Answer, RolloutState, Visit
+from trainer.rollout.bounded_log import lines_of
+from trainer.rollout.rollout_state import SCORES, AnsweredRequest, RolloutState, Visit
 from trainer.rollout.sequential_test import NO_FAILURE, ROLL_BACK, Outcome, Walk, outcome, step
 from trainer.rollout.session_pinning import Side
 
@@ -40,7 +41,7 @@ class Rate(Record):
     count: int = Field(description="How many")
     n: int = Field(description="Out of how many")
     share: float = Field(description="count / n")
-    low: float = Field(description="Lower end of the 95 % interval, sessions taken into account")
+    low: float = Field(description="Lower end of the interval (95 % where nothing else is said), sessions considered")
     high: float = Field(description="Upper end")
 
 
@@ -84,6 +85,8 @@ class ShadowFigures(Record):
     same_tools: float | None = Field(description="Share of scored turns with the teacher's tools in its order")
     failures: Rate | None = Field(description="Turns in which the student had no answer fit to be released")
     reasons: dict[str, int] = Field(description="Why → n")
+    deaths: int = Field(default=0, description="How often the process that asks the student died")
+    fault: str = Field(default="", description="Why it did at its latest turn; empty where that turn went well")
 
 
 class RollbackFigures(Record):
@@ -112,10 +115,12 @@ class StageFigures(Record):
     test: RollbackFigures = Field(description="The rollback test")
 
 
-def stage_figures(state: RolloutState, visit: Visit, config: RolloutConfig) -> StageFigures:
-    """Everything that is known of a visit."""
+def stage_figures(
+    state: RolloutState, visit: Visit, config: RolloutConfig, *, confidence: float = 0.95
+) -> StageFigures:
+    """Everything that is known of a visit, with intervals of this confidence."""
     answers = list(state.answers(visit.id))
-    sides = {side: _side(side, answers) for side in SIDES}
+    sides = {side: _side(side, answers, confidence) for side in SIDES}
     reasons = Counter(answer.reason for answer in answers if answer.reason)
     tried: dict[str, list[bool]] = defaultdict(list)
     for answer in answers:
@@ -128,12 +133,12 @@ def stage_figures(state: RolloutState, visit: Visit, config: RolloutConfig) -> S
         request_share=sides["student"].requests / len(answers) if answers else None,
         student=sides["student"],
         teacher=sides["teacher"],
-        failures=_rate(tried.values()),
+        failures=rate(tried.values(), confidence),
         schema_failures=sum(n for reason, n in reasons.items() if reason in _BY_SCHEMA),
         fallbacks={reason: n for reason, n in sorted(reasons.items()) if reason not in NO_FAILURE},
         passed_on={reason: n for reason, n in sorted(reasons.items()) if reason in NO_FAILURE},
         saved=_saved(answers, config.prices),
-        shadow=_shadow(state.folder / SCORES, visit.id),
+        shadow=_shadow(state.folder / SCORES, visit.id, confidence),
         test=RollbackFigures(
             score=walk.score, rolls_back_at=ROLL_BACK, answered=walk.answered, failed=walk.failed,
             accepted=walk.accepted,
@@ -154,10 +159,10 @@ def score_path(state: RolloutState, visit: Visit, config: RolloutConfig) -> list
     return scores
 
 
-def _side(side: Side, answers: Sequence[Answer]) -> SideFigures:
+def _side(side: Side, answers: Sequence[AnsweredRequest], confidence: float) -> SideFigures:
     results: dict[str, list[bool]] = defaultdict(list)
     pushed: dict[str, list[bool]] = defaultdict(list)
-    waited: list[Answer] = []
+    waited: list[AnsweredRequest] = []
     sessions: set[str] = set()
     requests = rejected = interrupted = retries = tokens = 0
     for answer in answers:
@@ -183,10 +188,10 @@ def _side(side: Side, answers: Sequence[Answer]) -> SideFigures:
     return SideFigures(
         sessions=len(sessions),
         requests=requests,
-        tool_errors=_rate(results.values()),
+        tool_errors=rate(results.values(), confidence),
         rejected=rejected,
         interrupted=interrupted,
-        pushback=_rate(pushed.values()),
+        pushback=rate(pushed.values(), confidence),
         retries=retries,
         answer_p50_ms=_quantile(whole, 0.5),
         answer_p95_ms=_quantile(whole, 0.95),
@@ -196,7 +201,12 @@ def _side(side: Side, answers: Sequence[Answer]) -> SideFigures:
     )
 
 
-def _rate(sessions: Iterable[Sequence[bool]]) -> Rate | None:
+def rate(sessions: Iterable[Sequence[bool]], confidence: float = 0.95) -> Rate | None:
+    """The share of True, its interval by Wilson on as many requests as would tell as much independently.
+
+    Args:
+        sessions: per session its requests; None is returned where there is no request at all.
+    """
     groups = [group for group in sessions if group]
     n, count = sum(map(len, groups)), sum(map(sum, groups))
     if not n:
@@ -205,7 +215,7 @@ def _rate(sessions: Iterable[Sequence[bool]]) -> Rate | None:
     effect = 1 + (size - 1) * LEAST_ICC
     if 0 < count < n:
         effect = max(effect, design_effect(groups))
-    interval = wilson_interval(*effective(count, n, effect))
+    interval = wilson_interval(*effective(count, n, effect), confidence=confidence)
     share = count / n  # rounding to whole requests may put the interval a trifle beside it
     return Rate(count=count, n=n, share=share, low=min(interval.low, share), high=max(interval.high, share))
 
@@ -215,8 +225,8 @@ def _quantile(values: list[float], q: float) -> float | None:
     return sorted(values)[max(math.ceil(q * len(values)) - 1, 0)] if values else None
 
 
-def _saved(answers: Sequence[Answer], prices: Sequence[TeacherPrice]) -> Savings:
-    by_model: dict[str, list[Answer]] = defaultdict(list)
+def _saved(answers: Sequence[AnsweredRequest], prices: Sequence[TeacherPrice]) -> Savings:
+    by_model: dict[str, list[AnsweredRequest]] = defaultdict(list)
     for answer in answers:
         if answer.answered_by == "student":
             by_model[answer.model].append(answer)
@@ -234,13 +244,14 @@ def _saved(answers: Sequence[Answer], prices: Sequence[TeacherPrice]) -> Savings
     return Savings(amount=amount, input_tokens=given, output_tokens=written, unpriced=unpriced)
 
 
-def _shadow(path: Path, visit: int) -> ShadowFigures | None:
+def _shadow(path: Path, visit: int, confidence: float) -> ShadowFigures | None:
     rewards: dict[str, list[float]] = defaultdict(list)
     failed: dict[str, list[bool]] = defaultdict(list)
     same: list[bool] = []
     reasons: Counter[str] = Counter()
     dropped = 0
-    for line in path.read_bytes().splitlines() if path.exists() else []:
+    deaths, fault = 0, ""
+    for line in lines_of(path):
         try:
             score = orjson.loads(line)
         except orjson.JSONDecodeError:  # torn by a kill
@@ -248,6 +259,8 @@ def _shadow(path: Path, visit: int) -> ShadowFigures | None:
         if score["visit"] != visit:
             continue
         dropped += score["dropped"]
+        fault = score.get("fault", "")
+        deaths += score["reason"] == "shadow_failed"
         if score["reason"]:
             reasons[score["reason"]] += 1
         if score["reason"] in _NOT_THE_STUDENT:
@@ -260,13 +273,15 @@ def _shadow(path: Path, visit: int) -> ShadowFigures | None:
     if not failed and not reasons:
         return None
     means = [sum(group) / len(group) for group in rewards.values()]
-    interval = mean_interval(means, bounds=(-1, 1)) if means else None
+    interval = mean_interval(means, bounds=(-1, 1), confidence=confidence) if means else None
     return ShadowFigures(
         turns=sum(map(len, failed.values())),
         sessions=len(failed),
         dropped=dropped,
         reward=interval[:3] if interval else None,
         same_tools=sum(same) / len(same) if same else None,
-        failures=_rate(failed.values()),
+        failures=rate(failed.values(), confidence),
         reasons=dict(sorted(reasons.items())),
+        deaths=deaths,
+        fault=fault,
     )

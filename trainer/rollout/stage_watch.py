@@ -1,4 +1,4 @@
-"""What the gateway does for the stages beside its requests: it judges them now and then, and shows them at /status.
+"""What the gateway does for the stages beside its requests: judges them, tidies up, and shows them at /status.
 
 Judging reads all requests of a stage, so it has a thread and a connection of its own, and comes rarely: nothing in a
 gate is urgent (what is, the rollback test sees at each request). The page is drawn by a process of its own, because
@@ -18,8 +18,7 @@ from starlette.types import Send
 from trainer.config import Config
 from trainer.errors import TrainerError
 from trainer.rollout.controller import Controller, open_rollout
-from trainer.rollout.teacher_proxy import Headers, send_error
-from trainer.rollout.upstreams import is_loopback
+from trainer.rollout.teacher_proxy import send_error
 
 TICK_SECONDS = 600.0
 """Time between two looks at the gate."""
@@ -56,23 +55,16 @@ class StageWatch:
     def _tick(self) -> None:
         state = open_rollout(self._folder, self._config.rollout)
         try:
-            decision = Controller(state, self._config).tick()
+            controller = Controller(state, self._config)
+            decision = controller.tick()
+            controller.tidy()
         finally:
             state.close()
         if decision is not None:
             print(f"gateway: {decision.action}: {decision.why}", file=sys.stderr)
 
-    async def show(self, send: Send, headers: Headers, *, guarded: bool) -> None:
-        """Sends the page of the rollout.
-
-        Args:
-            guarded: whether the client has shown the gateway's token. Otherwise it has to name this machine: a page
-                elsewhere may have pointed its own name at this address to read what is here.
-        """
-        host = next((value for name, value in headers if name == b"host"), b"").decode("latin-1")
-        if not guarded and not is_loopback(host.rpartition(":")[0].strip("[]") if ":" in host else host):
-            await send_error(send, 403, "permission_error", "the status page is shown under a loopback address alone")
-            return
+    async def show(self, send: Send) -> None:
+        """Sends the page of the rollout."""
         async with self._drawing:
             if time.monotonic() - self._drawn >= FRESH_SECONDS:
                 self._page, self._drawn = await self._draw(), time.monotonic()

@@ -16,7 +16,7 @@ from trainer.rollout.controller import Controller, RolloutStatus, StageReport, m
 from trainer.rollout.rollout_state import RolloutState
 from trainer.rollout.sequential_test import ACCEPT, ROLL_BACK
 from trainer.rollout.stage_figures import score_path
-from trainer.rollout.status_table import last_busy, notes, share, side_rows
+from trainer.rollout.status_table import last_busy, look_of, notes, share, side_rows
 
 _DECIDED = {"Successful": True, "Failed": False}
 MAX_POINTS = 2000
@@ -27,7 +27,8 @@ def status_page(state: RolloutState, config: Config) -> Page:
     found = Controller(state, config).status()
     current = found.stages[-1]
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    page = Page("Rollout", f"Stage {current.weight:g} %, as of {now}")
+    model = f" of {current.model}" if current.model else ""
+    page = Page("Rollout", f"Stage {current.weight:g} %{model}, as of {now}")
     _verdict(page, found)
     busy = last_busy(found)
     figures = busy.figures
@@ -45,7 +46,7 @@ def status_page(state: RolloutState, config: Config) -> Page:
     page.table(["figure", "student", "teacher"], [list(row) for row in side_rows(figures)])
     if lines := notes(busy):
         page.text("\n".join(f"- {line}" for line in lines))
-    page.text("### Gate")
+    page.text(f"### Gate{look_of(current.gate)}")
     page.table(["figure and limit", "verdict"], [[metric_line(m), m.phase] for m in current.gate.metrics])
     _rollback_test(page, state, config.rollout, found)
     _stages(page, found.stages, config.rollout)
@@ -63,8 +64,12 @@ def _verdict(page: Page, found: RolloutStatus) -> None:
     label = f"Stage {current.weight:g} %: {current.gate.phase}"
     if found.kill_switch:
         page.verdict("Kill switch: every request goes to the teacher", False, ["`rm KILL` in the rollout's folder"])
+    if found.withheld:
+        page.verdict("Not served: the gateway refuses this stage", False, found.withheld)
     if current.action == "rollback":
         page.verdict("Rolled back", False, [current.note])
+    if current.action == "new_model":
+        page.verdict("Started again: another model", None, [current.note])
     if found.next_weight is None:
         reasons = ["This is the last stage."]
     elif found.proposed:

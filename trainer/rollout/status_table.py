@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from trainer.rollout.controller import RolloutStatus, StageReport, metric_line
 from trainer.rollout.stage_figures import Rate, SideFigures, StageFigures
+from trainer.rollout.stage_gate import StageGate, confidence_at
 
 
 def share(rate: Rate | None) -> str:
@@ -58,6 +59,9 @@ def notes(report: StageReport) -> list[str]:
             f"shadow: reward {reward} over {shadow.turns} turns of {shadow.sessions} sessions{same}, failed "
             f"{share(shadow.failures)}, dropped {shadow.dropped}"
         )
+        if shadow.deaths:
+            state = f"; it is down: {shadow.fault}" if shadow.fault else "; it works again"
+            lines.append(f"the shadow's process died {shadow.deaths} times{state}")
     if test.answered + test.failed:
         lines.append(
             f"rollback test: score {test.score:+.2f}, rolls back at {test.rolls_back_at:+.2f}; {test.failed} failures, "
@@ -70,6 +74,11 @@ def notes(report: StageReport) -> list[str]:
         models = ", ".join(f"{model or 'unknown'} ({n} requests)" for model, n in saved.unpriced.items())
         lines.append(f"no price in [[rollout.prices]] for {models}")
     return lines
+
+
+def look_of(gate: StageGate) -> str:
+    """Which look a verdict is of; nothing before the first."""
+    return f", look {gate.look} at {100 * confidence_at(gate.look):.3g} %" if gate.look else ""
 
 
 def last_busy(found: RolloutStatus) -> StageReport:
@@ -120,7 +129,13 @@ def show(found: RolloutStatus) -> None:
     for row in side_rows(busy.figures):
         figures.add_row(*row)
     console.print(figures)
-    lines = notes(busy) + [f"gate: {metric_line(metric)}" for metric in current.gate.metrics]
+    lines = notes(busy)
+    if current.model:
+        lines.append(f"model of this stage: {current.model}")
+    if current.action == "new_model":
+        lines.append(f"started again: {current.note}")
+    lines += [f"gate{look_of(current.gate)}: {metric_line(metric)}" for metric in current.gate.metrics]
+    lines += [f"NOT SERVED: {reason}" for reason in found.withheld]
     if found.kill_switch:
         lines.append("kill switch: on, every request goes to the teacher")
     lines.append(next_line(found))

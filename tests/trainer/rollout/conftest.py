@@ -16,7 +16,7 @@ from loopback_servers import House, Running, Script, Upstream
 
 from trainer.config import Config, RolloutConfig
 from trainer.export.student_prompt import StudentPrompt
-from trainer.rollout.controller import open_rollout
+from trainer.rollout.controller import Controller, open_rollout
 from trainer.rollout.gateway import Gateway
 from trainer.rollout.local_student import Student
 
@@ -40,6 +40,7 @@ def build(tmp_path: Path) -> Iterator[Callable[..., House]]:
             config = Config(models=str(tmp_path), rollout=RolloutConfig(weights=[weight], **keys))
             state = open_rollout(tmp_path / "rollout", config.rollout)
             stack.callback(state.close)
+            Controller(state, config).admit(who="test", force="test")
             student = Student("cc-claude-agent", "llama-claude-ppo-v1", prompt or StudentPrompt(config.dataset))
             running = stack.enter_context(Running(Gateway(config, state, student=student, token=token)))
             return House(running.url, one, other, state, tmp_path / "rollout")

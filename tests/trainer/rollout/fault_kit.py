@@ -23,7 +23,7 @@ from loopback_servers import Running
 from trainer.config import Config, RolloutConfig
 from trainer.export.student_prompt import StudentPrompt
 from trainer.loopback import bind
-from trainer.rollout.controller import open_rollout
+from trainer.rollout.controller import Controller, open_rollout
 from trainer.rollout.gateway import DECISIONS, Gateway
 from trainer.rollout.local_student import Student
 from trainer.rollout.message_stream import events, message_of
@@ -247,6 +247,7 @@ async def run_kit(
         )  # fmt: skip
         config = Config(models=str(folder), rollout=rollout)
         state = open_rollout(folder / "state", rollout)
+        Controller(state, config).admit(who="test", force="test")
         student = Student("cc-claude-agent", "llama-claude-ppo-v1", StudentPrompt(config.dataset))
         names = [f"s{number}" for number in range(sessions)]
         at_once = asyncio.Semaphore(1 if fault == "refuse" else 20)  # who stops listening refuses everybody

@@ -11,7 +11,7 @@ import orjson
 
 from trainer.config import Config, RolloutConfig
 from trainer.rollout.controller import Controller
-from trainer.rollout.rollout_state import SCORES, Answer, Decision, RolloutState, Visit
+from trainer.rollout.rollout_state import SCORES, AnsweredRequest, Decision, RolloutState, Visit
 from trainer.rollout.session_pinning import Side
 
 
@@ -30,19 +30,20 @@ def config_with(folder: Path, **keys: Any) -> Config:
     return Config(models=str(folder / "models"), rollout=RolloutConfig(**({"min_sessions": 3} | keys)))
 
 
-def answered(visit: int, session: str, side: Side = "student", **fields: Any) -> Answer:
+def answered(visit: int, session: str, side: Side = "student", **fields: Any) -> AnsweredRequest:
     """A request that its side answered."""
-    return Answer(visit, session, side, side, **({"total_ms": 900.0, "first_byte_ms": 300.0} | fields))
+    return AnsweredRequest(visit, session, side, side, **({"total_ms": 900.0, "first_byte_ms": 300.0} | fields))
 
 
-def failed(visit: int, session: str, reason: str = "unknown_tool", **fields: Any) -> Answer:
+def failed(visit: int, session: str, reason: str = "unknown_tool", **fields: Any) -> AnsweredRequest:
     """A request that the student failed."""
-    return Answer(visit, session, "student", "teacher", reason, **fields)
+    return AnsweredRequest(visit, session, "student", "teacher", reason, **fields)
 
 
 def stage_at(state: RolloutState, weight: float) -> Visit:
-    """Goes to a stage without asking anybody."""
-    return state.enter(weight, Decision("force", "test", "test", {}), after=state.current().id)
+    """Goes to a stage without asking anybody, and says so."""
+    decision = Decision("force", "test", "test", {"unmet": ["it was not asked for"]})
+    return state.enter(weight, decision, after=state.current().id)
 
 
 def traffic(

@@ -40,7 +40,7 @@ def test_teacher_sessions_pass_byte_for_byte(build: Build) -> None:
     house = build(lambda _: [answer], lambda _: [], weight=0)
     body = b'{"model":"claude-x",  "unknown":[1,2],"messages":[]}\n'
     headers = [
-        ("host", "gateway"),
+        ("host", "127.0.0.1"),
         ("Authorization", f"Bearer {CANARY}"),
         ("anthropic-beta", "a-2025,b-2026"),
         ("x-claude-code-session-id", "s1"),
@@ -73,7 +73,7 @@ def test_every_byte_value_passes_in_both_directions_and_hop_by_hop_headers_do_no
     lines = ["HTTP/1.1 200 OK", "x-odd: caf\xe9", "set-cookie: a=1", "set-cookie: b=2", "connection: close, x-hop"]
     lines += ["x-hop: 1", "keep-alive: timeout=5", f"content-length: {len(every)}"]
     house = build(lambda _: ["\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + every], lambda _: [], weight=0)
-    head = "POST /v1/files/a%20b?q=%C3%A9&q= HTTP/1.1\r\nhost: gateway\r\nconnection: close, X-Mine\r\nx-mine: 1\r\n"
+    head = "POST /v1/files/a%20b?q=%C3%A9&q= HTTP/1.1\r\nhost: localhost\r\nconnection: close, X-Mine\r\nx-mine: 1\r\n"
     head += "te: trailers\r\nproxy-authorization: x\r\nx-name: café\r\ncookie: a=b\r\n"
     head += f"content-length: {len(every)}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", int(house.url.rsplit(":", 1)[1]))) as client:
@@ -340,7 +340,7 @@ def test_an_oversized_body_is_refused(build: Build, monkeypatch: pytest.MonkeyPa
 def test_a_target_that_is_no_path_goes_nowhere(build: Build, target: str) -> None:
     house = build(lambda _: [TEACHER_SAYS], lambda _: [])
     with socket.create_connection(("127.0.0.1", int(house.url.rsplit(":", 1)[1]))) as client:
-        client.sendall(f"GET {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
+        client.sendall(f"GET {target} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".encode())
         assert client.recv(65536).startswith(b"HTTP/1.1 40")
     assert house.teacher.asked == []
 
@@ -448,7 +448,7 @@ def test_the_command_serves_on_loopback_alone_and_survives_kill_minus_nine(tmp_p
         sides = []
         for life in range(1, 3):
             process = subprocess.Popen(
-                [*CLI, "--config", str(config), "--state", str(tmp_path / "state")],
+                [*CLI, "--force", "test", "--config", str(config), "--state", str(tmp_path / "state")],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 text=True,

@@ -128,7 +128,8 @@ def test_a_client_that_leaves_frees_the_local_server(build: Build) -> None:
 
     house = build(lambda _: [SSE], endless)
     body = json.dumps(question()).encode()
-    head = f"POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-claude-code-session-id: s\r\ncontent-length: {len(body)}"
+    head = "POST /v1/messages HTTP/1.1\r\nhost: localhost\r\nx-claude-code-session-id: s\r\n"
+    head += f"content-length: {len(body)}"
     with socket.create_connection(("127.0.0.1", int(house.url.rsplit(":", 1)[1]))) as client:
         client.sendall(head.encode() + b"\r\n\r\n" + body)
         assert asked.wait(60)

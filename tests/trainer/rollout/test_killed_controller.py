@@ -22,7 +22,17 @@ from trainer.rollout.controller import open_rollout
 from trainer.rollout.rollout_state import LOG
 from trainer.rollout.stage_figures import score_path
 
-SERVE = [sys.executable, "-c", "from trainer.cli import main; main()", "rollout", "serve", "--port", "0"]
+SERVE = [
+    sys.executable,
+    "-c",
+    "from trainer.cli import main; main()",
+    "rollout",
+    "serve",
+    "--port",
+    "0",
+    "--force",
+    "test",
+]
 BAD = "a prompt that the student always fails"
 DECIDE = """
 import random, sys, time

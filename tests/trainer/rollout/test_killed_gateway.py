@@ -20,7 +20,17 @@ from loopback_servers import Upstream, reply
 from trainer.rollout.gateway import DECISIONS
 from trainer.rollout.rollout_state import DATABASE
 
-CLI = [sys.executable, "-c", "from trainer.cli import main; main()", "rollout", "serve", "--port", "0"]
+CLI = [
+    sys.executable,
+    "-c",
+    "from trainer.cli import main; main()",
+    "rollout",
+    "serve",
+    "--port",
+    "0",
+    "--force",
+    "test",
+]
 
 
 class Load:

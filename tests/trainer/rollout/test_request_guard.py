@@ -33,7 +33,8 @@ def talk(house: House, data: bytes, *more: bytes) -> tuple[int, dict[str, Any]]:
 
 
 def request(target: str = "/v1/messages", *headers: str, body: bytes = b"{}", method: str = "POST") -> bytes:
-    lines = [f"{method} {target} HTTP/1.1", "host: x", "connection: close", f"content-length: {len(body)}", *headers]
+    lines = [f"{method} {target} HTTP/1.1", "host: localhost", "connection: close", *headers]
+    lines.append(f"content-length: {len(body)}")
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
@@ -56,17 +57,27 @@ REFUSED: dict[str, tuple[bytes, int, str]] = {
     "long session": (request("/v1/messages", "x-claude-code-session-id: " + "a" * 201), 400, "invalid_request_error"),
     "session with a tab": (request("/v1/messages", "x-claude-code-session-id: a\tb"), 400, "invalid_request_error"),
     "line break in a header": (request("/v1/messages", "x: a\rb"), 400, "invalid_request_error"),
-    "header of no text": (b"GET / HTTP/1.1\r\nhost: x\r\nx: caf\xe9\r\n\r\n", 400, "invalid_request_error"),
+    "header of no text": (b"GET / HTTP/1.1\r\nhost: localhost\r\nx: caf\xe9\r\n\r\n", 400, "invalid_request_error"),
     "two lengths": (request("/v1/messages", "content-length: 7"), 400, "invalid_request_error"),
     "length and chunks": (request("/v1/messages", "transfer-encoding: chunked"), 400, "invalid_request_error"),
     "no http": (b"hello\r\n\r\n", 400, "invalid_request_error"),
     "declared too large": (
-        b"POST /v1/messages HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 99999999\r\n\r\n",
+        b"POST /v1/messages HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 99999999\r\n\r\n",
         413,
         "request_too_large",
     ),
     "endless headers": (b"GET / HTTP/1.1\r\nx: " + b"a" * 100_000, 400, "invalid_request_error"),
 }
+
+
+@pytest.mark.parametrize("target", ["/v1/messages", "/v1/models", "/metrics", "/status"])
+def test_a_foreign_name_that_points_here_is_refused_on_every_path(build: Build, target: str) -> None:
+    """DNS rebinding: a page's own name leads to 127.0.0.1, so that its requests have no foreign origin."""
+    house = build(lambda _: [TEACHER_SAYS], lambda _: [], weight=0, shadow=False)
+    for host in ("evil.example:8094", "127.0.0.1.evil.example", "evil.example@127.0.0.1", "[::1].evil", ""):
+        status, error = talk(house, f"GET {target} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n".encode())
+        assert (status, error["type"]) == (403, "permission_error"), host
+    assert house.teacher.asked == []
 
 
 @pytest.mark.parametrize(("data", "status", "kind"), REFUSED.values(), ids=REFUSED)
@@ -80,7 +91,7 @@ def test_bad_requests_are_refused_and_nobody_is_asked(build: Build, data: bytes,
 def test_a_body_in_chunks_has_the_same_limit(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(request_guard, "MAX_BODY", 1000)
     house = build(lambda _: [TEACHER_SAYS], lambda _: [])
-    head = b"POST /v1/messages HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+    head = b"POST /v1/messages HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n"
     assert talk(house, head, b"400\r\n" + b"x" * 1024 + b"\r\n")[0] == 413
     assert house.teacher.asked == []
 
@@ -89,7 +100,7 @@ def test_slow_bodies_and_slow_headers_are_not_waited_for(build: Build, monkeypat
     monkeypatch.setattr(request_guard, "BODY_SECONDS", 0.3)
     monkeypatch.setattr(patient_protocol, "HEADER_SECONDS", 0.3)
     house = build(lambda _: [TEACHER_SAYS], lambda _: [])
-    head = b"POST /v1/messages HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 100\r\n\r\n"
+    head = b"POST /v1/messages HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 100\r\n\r\n"
     status, error = talk(house, head + b"{")
     assert (status, error["type"]) == (408, "timeout_error")
     assert talk(house, b"POST /v1/messages HTTP/1.1\r\nhos") == (0, {})

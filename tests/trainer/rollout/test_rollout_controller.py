@@ -79,13 +79,13 @@ def test_a_stage_ends_by_time_sample_and_gate_and_not_before(tmp_path: Path) -> 
         5,
         20,
     )
-    assert last["figures"]["phase"] == "Successful"
-    assert last["figures"]["gate"]["failures"]["phase"] == "Successful"
+    assert last["figures"]["gate"]["phase"] == "Successful"
+    assert last["figures"]["gate"]["metrics"][0]["name"] == "failures"
     state.close()
 
 
 def test_an_inconclusive_stage_waits_for_a_person_and_a_reason(tmp_path: Path) -> None:
-    state, controller, clock = opened(tmp_path, rollback=False)
+    state, controller, clock = opened(tmp_path, **ready(tmp_path, rollback=False))
     stage_at(state, 5)
     traffic(controller, state, share=0.05)
     clock.at += 8 * DAY
@@ -103,7 +103,7 @@ def test_an_inconclusive_stage_waits_for_a_person_and_a_reason(tmp_path: Path) -
 
 
 def test_a_good_stage_is_proposed_once_and_confirmed_by_a_person(tmp_path: Path) -> None:
-    state, controller, clock = opened(tmp_path)
+    state, controller, clock = opened(tmp_path, **ready(tmp_path))
     stage_at(state, 5)
     assert controller.tick() is None, "too early"
     traffic(controller, state)
@@ -119,6 +119,7 @@ def test_a_good_stage_is_proposed_once_and_confirmed_by_a_person(tmp_path: Path)
 
 
 def test_promotion_goes_by_itself_where_the_config_says_so_but_not_without_preconditions(tmp_path: Path) -> None:
+    registry_with(tmp_path / "models", None)
     state, controller, clock = opened(tmp_path, promotion="automatic")
     traffic(controller, state)
     shadow(state, 0.9)
@@ -313,14 +314,89 @@ def test_a_blind_test_of_another_model_or_an_unreadable_one_does_not_count(tmp_p
     assert "does not exist" in line
 
 
-def test_preconditions_are_asked_at_zero_alone_and_an_unreadable_registry_is_one(tmp_path: Path) -> None:
+def test_preconditions_are_asked_before_every_stage_and_an_unreadable_registry_is_one(tmp_path: Path) -> None:
     state, controller, _ = opened(tmp_path)
-    assert sum("models" in blocker for blocker in controller.status().blockers) == 1
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "registry.json").write_text("{")
-    assert any("not a model registry" in blocker for blocker in controller.status().blockers)
-    stage_at(state, 5)
-    assert not any("registry" in blocker for blocker in controller.status().blockers)
+    for weight in (0, 5, 50):
+        if weight:
+            stage_at(state, weight)
+        (tmp_path / "models").mkdir(exist_ok=True)
+        (tmp_path / "models" / "registry.json").unlink(missing_ok=True)
+        assert sum("models" in blocker for blocker in controller.status().blockers) == 1
+        (tmp_path / "models" / "registry.json").write_text("{")
+        assert any("not a model registry" in blocker for blocker in controller.status().blockers)
+    state.close()
+
+
+@pytest.mark.parametrize("weights", [[5, 20], [0, 5, 20]])
+def test_a_stage_is_not_served_before_its_model_has_passed_its_tests_or_somebody_says_why(
+    tmp_path: Path, weights: list[float]
+) -> None:
+    state, controller, _ = opened(tmp_path, weights=weights)
+    if weights[0] == 0:
+        controller.admit(who="kim")  # the shadow wants nothing
+        with state._connection as database:  # by hand, past `advance`
+            database.execute("UPDATE visit SET weight = 5")
+    missing = "stage 5 % may not be served: .*no current model.*; no blind test: set rollout.blind_test"
+    for _ in range(3):
+        with pytest.raises(
+            TrainerError, match=f"{missing}.*`rollout serve --force REASON`, or `rollout abort`"
+        ) as found:
+            controller.admit(who="kim")
+        assert "\n" not in str(found.value)
+    assert len(controller.status().withheld) == 2
+    controller.admit(who="kim", force="a trial among ourselves")
+    controller.admit(who="kim")
+    assert controller.status().withheld == []
+    assert [(line["action"], line["who"]) for line in log(tmp_path)[1:]] == [("refuse", "controller"), ("force", "kim")]
+    assert (log(tmp_path)[-1]["why"], len(log(tmp_path)[-1]["figures"]["unmet"])) == ("a trial among ourselves", 2)
+    with pytest.raises(TrainerError, match="no blind test"):
+        controller.advance(who="kim")  # the next stage asks for itself
+    assert controller.advance(who="kim", force="it went well").weight == 20
+    controller.admit(who="kim")  # said with the stage
+    state.close()
+
+
+def test_a_model_with_gate_and_blind_test_needs_no_force(tmp_path: Path) -> None:
+    state, controller, _ = opened(tmp_path, **ready(tmp_path, weights=[5]))
+    controller.admit(who="kim")
+    assert controller.may_serve(state.current())
+    assert [line["action"] for line in log(tmp_path)] == ["start"]
+    state.close()
+
+
+def test_another_current_model_starts_again_in_the_shadow_with_figures_of_its_own(tmp_path: Path) -> None:
+    state, controller, clock = opened(tmp_path, **ready(tmp_path))
+    assert controller.follow_model() is None
+    stage_at(state, 50)
+    state.pins.pin("s1", 100, state.current().id)
+    traffic(controller, state)
+    clock.at += 8 * DAY
+    assert controller.status().proposed
+    registry_with(tmp_path / "models", "PASS", name="llama-claude-ppo-v2")
+    assert any("current model is llama-claude-ppo-v2" in blocker for blocker in controller.status().blockers)
+    with pytest.raises(TrainerError, match="stage 50 % is of llama-claude-ppo-v1 000000000000, and"):
+        controller.advance(who="kim", force="impatience")
+    visit = controller.follow_model()
+    assert visit is not None
+    assert (visit.weight, visit.action, visit.model) == (0, "new_model", "llama-claude-ppo-v2 000000000000")
+    assert state.pins.find("s1") == ("s1", "teacher", False)
+    found = controller.status().stages[-1]
+    assert (found.figures.student.requests, found.figures.teacher.requests, found.gate.phase) == (0, 0, "Running")
+    decided = log(tmp_path)[-1]
+    assert (decided["action"], decided["who"], decided["to"]) == ("new_model", "controller", 0)
+    assert "stage 50 % was of llama-claude-ppo-v1" in decided["why"]
+    assert controller.follow_model() is None
+    state.close()
+
+
+def test_a_model_that_is_exported_again_under_its_name_is_another_one(tmp_path: Path) -> None:
+    state, controller, _ = opened(tmp_path, **ready(tmp_path))
+    controller.follow_model()
+    registry = tmp_path / "models" / "registry.json"
+    registry.write_text(registry.read_text().replace("0" * 64, "1" * 64))
+    visit = controller.follow_model()
+    assert visit is not None
+    assert visit.model == "llama-claude-ppo-v1 111111111111"
     state.close()
 
 

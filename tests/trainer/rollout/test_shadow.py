@@ -19,10 +19,12 @@ from loopback_servers import House, Upstream, http, reply
 
 from trainer.config import Config
 from trainer.export.student_prompt import StudentPrompt
+from trainer.rollout.controller import Controller
 from trainer.rollout.local_student import LocalStudent, Student
 from trainer.rollout.message_stream import events
 from trainer.rollout.rollout_state import SCORES
 from trainer.rollout.shadow import score_turn
+from trainer.rollout.status_table import notes
 from trainer.rollout.upstreams import open_client, upstream
 
 TAUGHT = {
@@ -137,3 +139,20 @@ def test_a_process_that_dies_is_replaced(build: Build) -> None:
     ask(house, question(stream=True))
     ask(house, question(stream=True))
     assert [line["reason"] for line in scores(house, 3)] == ["", "shadow_failed", ""]
+
+
+def test_a_process_that_dies_at_each_start_is_left_alone_for_longer_and_longer(build: Build, tmp_path: Path) -> None:
+    house = build(
+        lambda _: [SSE], lambda _: [reply([CALL])], weight=0, shadow_queue=4, student=str(tmp_path / "gone.gguf")
+    )
+    for number in range(4):
+        ask(house, question(stream=True), session=f"s{number}")
+    lines = scores(house, 3)
+    assert [line["deaths"] for line in lines[:3]] == [1, 2, 3]
+    assert lines[2]["t"] - lines[1]["t"] >= 2, "the second pause is two seconds"
+    assert "gone.gguf does not exist" in lines[0]["fault"]
+    found = Controller(house.state, Config(models=str(tmp_path))).status().stages[0]
+    assert found.figures.shadow is not None
+    assert found.figures.shadow.deaths >= 3
+    [told] = [line for line in notes(found) if "died" in line]
+    assert "it is down: rollout.student:" in told

@@ -41,12 +41,12 @@ def test_no_data_is_an_error() -> None:
     assert judge(None, 1.0, at_most=True) == "Error"
 
 
-def gate_of(folder: Path, weight: float = 5, done: bool = True, **kinds: float) -> StageGate:
+def gate_of(folder: Path, weight: float = 5, look: int = 1, **kinds: float) -> StageGate:
     config = config_with(folder, **RULES)
     state = open_rollout(folder, config.rollout)
     visit = stage_at(state, weight)
     traffic(Controller(state, config), state, **kinds)  # type: ignore[arg-type]
-    found = judge_stage(visit.weight, stage_figures(state, visit, config.rollout), config.rollout, done=done)
+    found = judge_stage(visit.weight, stage_figures(state, visit, config.rollout), config.rollout, look=look)
     state.close()
     return found
 
@@ -72,7 +72,7 @@ def test_each_figure_is_judged_against_its_limit_and_the_teacher(
 
 
 def test_nothing_is_judged_before_the_stage_is_done(tmp_path: Path) -> None:
-    found = gate_of(tmp_path, done=False, share=0.9)
+    found = gate_of(tmp_path, look=0, share=0.9)
     assert {found.phase, *(metric.phase for metric in found.metrics)} == {"Running"}
     assert found.metrics[0].value == pytest.approx(0.9, abs=0.05), "but it is shown"
 
@@ -88,7 +88,7 @@ def test_the_shadow_is_judged_before_the_first_session(
     state = open_rollout(tmp_path, config.rollout)
     shadow(state, total, failures=failures)
     figures = stage_figures(state, state.current(), config.rollout)
-    found = judge_stage(0, figures, config.rollout, done=True)
+    found = judge_stage(0, figures, config.rollout, look=1)
     assert found.phase == phase
     assert figures.shadow is not None
     assert (figures.shadow.turns, figures.shadow.sessions) == (200, 40)
@@ -108,7 +108,7 @@ def test_a_shadow_of_another_visit_or_torn_by_a_kill_does_not_count(tmp_path: Pa
     abort = Controller(state, config).abort(who="test")
     after = stage_figures(state, abort, config.rollout)
     assert after.shadow is None
-    assert judge_stage(0, after, config.rollout, done=True).phase == "Error"
+    assert judge_stage(0, after, config.rollout, look=1).phase == "Error"
     state.close()
 
 

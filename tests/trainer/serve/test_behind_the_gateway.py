@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "rollout"))
 from loopback_servers import Running, Upstream, reply
 
 from trainer.config import Config, DatasetConfig, RolloutConfig
-from trainer.rollout.controller import open_rollout
+from trainer.rollout.controller import Controller, open_rollout
 from trainer.rollout.gateway import DECISIONS, Gateway
 from trainer.rollout.request_guard import SESSION_HEADER
 
@@ -39,6 +39,7 @@ def house(served: Any, tmp_path: Path) -> Iterator[tuple[str, Path]]:
         )
         state = open_rollout(tmp_path / "rollout", rollout)
         stack.callback(state.close)
+        Controller(state, config).admit(who="test", force="test")
         running = stack.enter_context(Running(Gateway(config, state)))
         yield running.url, tmp_path / "rollout"
 

@@ -1,0 +1,76 @@
+"""A log of lines that does not grow for ever: full files move aside, and the oldest of them goes.
+
+    decisions.jsonl  decisions.jsonl.1  …  decisions.jsonl.N      from the newest to the oldest lines
+
+Several processes may append to it. Each line is one write, so that a killed process leaves none in halves.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+
+class BoundedLog:
+    """One log.
+
+    Args:
+        limit: size in bytes at which a file moves aside.
+        kept: full files that stay; at least 1.
+    """
+
+    def __init__(self, path: Path, limit: int, kept: int) -> None:
+        self._path = path
+        self._limit = limit
+        self._kept = kept
+
+    def append(self, line: bytes) -> None:
+        """Writes one line; `line` is without its end.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        handle = self._open()
+        try:
+            if os.fstat(handle).st_size >= self._limit:
+                self._rotate()
+                os.close(handle)
+                handle = self._open()
+            os.write(handle, line + b"\n")
+        finally:
+            os.close(handle)
+
+    def _open(self) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+    def _rotate(self) -> None:
+        """Moves every file one further, unless another process has just done it."""
+        folder = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            if self._path.stat().st_size < self._limit:
+                return
+            files = [self._path, *(_aside(self._path, number) for number in range(1, self._kept + 1))]
+            for source, target in reversed(list(itertools.pairwise(files))):
+                with suppress(FileNotFoundError):
+                    source.replace(target)
+        finally:
+            os.close(folder)
+
+
+def lines_of(path: Path) -> Iterator[bytes]:
+    """The lines of a log that are still there, oldest first."""
+    aside: list[Path] = []
+    while (file := _aside(path, len(aside) + 1)).exists():
+        aside.append(file)
+    for file in (*reversed(aside), path):
+        with suppress(FileNotFoundError):
+            yield from file.read_bytes().splitlines()
+
+
+def _aside(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.name}.{number}")
