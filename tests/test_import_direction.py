@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARED = ("errors", "config", "records", "run_folder", "loopback", "student")
+SHARED = ("errors", "config", "records", "run_folder", "processes", "loopback", "student")
 """Modules of the trainer that every stage may use; `student` is the chat format and the model, no stage."""
 ORDER = ("dataset", "sft", "reward", "ppo", "baselines", "export", "deploy", "evaluate", "rollout", "serve")
 REPORTERS = ("ppo", "baselines", "evaluate", "rollout", "export")

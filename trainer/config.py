@@ -262,6 +262,16 @@ class GateConfig(Section):
     )
 
 
+class EngineConfig(Section):
+    """Who works off chunks of the dataset build and of scoring."""
+
+    name: Literal["local", "ray"] = Field(default="local", description="Processes of this machine, or a Ray cluster")
+    ray_address: str = Field(
+        default="",
+        description="host:port of the Ray cluster's head, a ray:// URL, or 'auto'; without it the variable RAY_ADDRESS",
+    )
+
+
 class ExportConfig(Section):
     """Merged weights → GGUF."""
 
@@ -391,11 +401,19 @@ class Config(Section):
     mining: MiningConfig = Field(default_factory=MiningConfig, description="See the section")
     tracking: TrackingConfig = Field(default_factory=TrackingConfig, description="See the section")
     gate: GateConfig = Field(default_factory=GateConfig, description="See the section")
+    engine: EngineConfig = Field(default_factory=EngineConfig, description="See the section")
     export: ExportConfig = Field(default_factory=ExportConfig, description="See the section")
     deploy: DeployConfig = Field(default_factory=DeployConfig, description="See the section")
     evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig, description="See the section")
     rollout: RolloutConfig = Field(default_factory=RolloutConfig, description="See the section")
     demo: DemoConfig = Field(default_factory=DemoConfig, description="See the section")
+
+
+def with_engine(config: Config, name: Literal["local", "ray"] | None) -> Config:
+    """The config with another engine; None leaves it as it is."""
+    if name is None:
+        return config
+    return config.model_copy(update={"engine": config.engine.model_copy(update={"name": name})})
 
 
 def _known_keys(path: tuple[Any, ...]) -> list[str]:

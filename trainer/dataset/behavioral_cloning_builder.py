@@ -73,7 +73,7 @@ def build_dataset(
     Args:
         traces: the trace file (a later line of the same trace_id supersedes an earlier one), or records, which are
             written to such a file first. What is no trace is set aside with the reason.
-        config: sections `dataset` and `teachers`.
+        config: sections `dataset`, `teachers` and `engine`.
         output: the JSONL file, e.g. `<data>/datasets/bc_dataset.jsonl`.
         count_tokens: measures windows; the default needs no tokenizer (`windows.count_with` makes one that does).
         workers: most processes that work at the same time.
@@ -120,7 +120,7 @@ def _built(
     ranges = line_ranges(source, chunk_bytes)
     file = source.stat().st_ino if ranges else 0
     reads = [ReadTask(source, start, end, folder, config, key) for start, end in ranges]
-    parts = run_tasks(read_chunk, reads, workers, partial(tell, "read"))
+    parts = run_tasks(read_chunk, reads, workers, partial(tell, "read"), config.engine)
     if ranges and source.stat().st_ino != file:
         raise TrainerError(f"{source} was replaced while it was read; run the same command again")
 
@@ -136,7 +136,7 @@ def _built(
         WriteTask(cut, selection.catalogue, prepared, digests, config.dataset, count_tokens, folder, key)
         for cut in slices
     ]
-    made = run_tasks(write_slice, writes, workers, partial(tell, "write"))
+    made = run_tasks(write_slice, writes, workers, partial(tell, "write"), config.engine)
 
     counts = [counts_of(part) for part in made]
     if too_long := sum(len(part.too_long) for part in counts):

@@ -1,8 +1,7 @@
-"""Work in chunks: where a file of lines may be cut, and how the chunks are worked off, here or on several processes.
+"""Work in chunks: where a file of lines may be cut, and who works the chunks off: this process, several, or Ray.
 
 A task is a picklable function of one picklable item, the items are independent, and results come back in the order
-of the items: whoever calls `run_tasks` cannot see how many processes did the work. Another engine needs to be
-written here only.
+of the items: whoever calls `run_tasks` cannot see who did the work.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TypeVar
 
+from trainer.config import EngineConfig
 from trainer.errors import TrainerError
 
 Item = TypeVar("Item")
@@ -60,16 +60,19 @@ def run_tasks(
     items: Sequence[Item],
     workers: int,
     progress: Callable[[int, int], None] | None = None,
+    engine: EngineConfig | None = None,
 ) -> list[Result]:
-    """`[task(item) for item in items]`, on up to `workers` processes.
+    """`[task(item) for item in items]`, on up to `workers` processes, or on a Ray cluster.
 
     Args:
         task: a module-level function, or a `functools.partial` of one.
-        workers: with 1, or a single item, everything happens in this process.
+        workers: with 1, or a single item, everything happens in this process. On Ray, most tasks at the same time.
         progress: called with (items done, items) after each.
+        engine: which of the two; None is processes of this machine.
 
     Raises:
         WorkerLost: a process was ended (out of memory, killed). And whatever the task raises.
+        TrainerError: Ray is not installed or does not answer.
     """
 
     def collected(results: Iterator[Result]) -> list[Result]:
@@ -80,6 +83,10 @@ def run_tasks(
                 progress(len(done), len(items))
         return done
 
+    if engine is not None and engine.name == "ray":
+        from trainer.dataset.ray_tasks import ray_tasks
+
+        return collected(ray_tasks(task, items, workers, engine.ray_address))
     if min(workers, len(items)) <= 1:
         return collected(map(task, items))
     try:

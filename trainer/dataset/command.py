@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import click
 
@@ -80,6 +80,9 @@ def _progress_bar() -> Iterator[Callable[[str, int, int], None]]:
 @click.option("--output", type=_EXISTING, help=f"Dataset file; default: <data root>/{DATASET_FILE.as_posix()}.")
 @tokenizer_option
 @click.option("--workers", type=click.IntRange(min=1), help="Most processes at the same time; default: one per core.")
+@click.option(
+    "--engine", type=click.Choice(["local", "ray"]), help="Who does the work; default: the config's [engine] name."
+)
 @json_option
 def build(
     config: Path | None,
@@ -87,11 +90,12 @@ def build(
     output: Path | None,
     tokenizer: Path | None,
     workers: int | None,
+    engine: Literal["local", "ray"] | None,
     as_json: bool,
 ) -> None:
     """Build the dataset from the traces of the data root."""
     from claude_capture.trace_storage import TraceStore
-    from trainer.config import load_config
+    from trainer.config import load_config, with_engine
     from trainer.dataset.behavioral_cloning_builder import build_dataset
     from trainer.dataset.chunk_tasks import available_cores
     from trainer.dataset.windows import count_with, estimate_tokens
@@ -103,7 +107,7 @@ def build(
     with _progress_bar() as progress:
         report = build_dataset(
             store.path,
-            load_config(config),
+            with_engine(load_config(config), engine),
             output or root / DATASET_FILE,
             count_tokens=count_with(_tokenizer(tokenizer)) if tokenizer else estimate_tokens,
             workers=workers or available_cores(),

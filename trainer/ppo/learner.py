@@ -28,6 +28,7 @@ from trainer.ppo.advantages import (
     value_loss,
     whiten,
 )
+from trainer.ppo.importance import truncated_ratios
 from trainer.ppo.rollout_buffer import Batch, Minibatch, Rollout, minibatches
 from trainer.ppo.shards import open_shards, shard, shards_weights, whole
 from trainer.ppo.value_head import Actor, ValueHead, as_reference
@@ -49,6 +50,8 @@ class Hindsight:
     """Row of each token in `hidden`; -1 for those of other processes."""
     kl_per_episode: float
     """Mean over episodes of Σ log π - log π_ref, in nats."""
+    server: dict[str, Any] | None
+    """How far the server that wrote the episodes is from this model (see importance.py); None where none did."""
     explained_variance: float
     """1 - Var(returns - values) / Var(returns); 0 where all returns are equal."""
 
@@ -101,12 +104,14 @@ class Learner:
             level=self.sharded,
         )
         known = self.look_back(rollouts, [batch for group in groups for batch in group.batches])
-        metrics = {
+        metrics: dict[str, Any] = {
             "kl": known.kl_per_episode,
             "kl_coefficient": self.kl_coefficient,
             "learning_rate": self.rate * self.config.learning_rate,
             "explained_variance": known.explained_variance,
         }
+        if known.server is not None:
+            metrics["server"] = known.server
         if not warmup:
             metrics |= self.improve_policy(groups, known, seed)
             if self.config.kl_control == "adaptive":
@@ -173,13 +178,18 @@ class Learner:
             start = part.stop
         targets = np.concatenate(returns)
         variance = float(targets.var())
+        weighed, server = whiten(torch.from_numpy(np.concatenate(advantages))), None
+        if sampled := [value for rollout in rollouts for value in rollout.episode.log_probs]:
+            ratios, server = truncated_ratios(own, np.array(sampled))
+            weighed = weighed * torch.from_numpy(ratios)
         return Hindsight(
             log_probs=seen[0],
-            advantages=whiten(torch.from_numpy(np.concatenate(advantages))).float().to(self.device),
+            advantages=weighed.float().to(self.device),
             returns=torch.from_numpy(targets).float().to(self.device),
             hidden=hidden,
             places=places,
             kl_per_episode=float(np.mean(kl)),
+            server=server,
             explained_variance=1 - float((targets - worth).var()) / variance if variance > 1e-12 else 0.0,
         )
 

@@ -28,7 +28,7 @@ import numpy as np
 import orjson
 from accelerate.utils import gather_object
 
-from trainer.config import Config
+from trainer.config import Config, PpoConfig
 from trainer.errors import TrainerError
 from trainer.ppo.cases import fitting
 from trainer.ppo.checkpoints import (
@@ -39,10 +39,12 @@ from trainer.ppo.checkpoints import (
     restore_random_state,
     save_checkpoint,
 )
+from trainer.ppo.generation_server import GenerationServer
 from trainer.ppo.heldout import summarise
+from trainer.ppo.importance import GenerationServerError
 from trainer.ppo.learner import Learner
 from trainer.ppo.outcome_check import outcome_check
-from trainer.ppo.rollout_buffer import Collected, Reward, Rollout, collect
+from trainer.ppo.rollout_buffer import Collected, Play, Reward, Rollout, collect
 from trainer.ppo.runaway import Watch, watch_update
 from trainer.ppo.shards import whole_weights
 from trainer.ppo.tracking import Trackers
@@ -56,7 +58,7 @@ from trainer.ppo.value_head import (
 )
 from trainer.report.statistics import mean_interval
 from trainer.run_folder import RunFolder, write_atomic
-from trainer.student.episodes import Case
+from trainer.student.episodes import Case, run_episodes
 
 Metrics = dict[str, Any]
 Progress = Callable[[int, int, Metrics], None]
@@ -135,7 +137,8 @@ def train_ppo(
         learner = Learner(model, ppo)
         main = learner.accelerator.is_main_process
         loop = _Loop(model, tokenizer, validation_cases, reward, config, run, learner, received, began)
-        with Trackers(config.tracking, run.path, learner.accelerator) as loop.trackers:
+        trackers = Trackers(config.tracking, run.path, learner.accelerator)
+        with trackers as loop.trackers, _server(ppo, run) as loop.server:
             state = loop.resume() or loop.begin(left_out)
             while state.update < ppo.updates and not Watch(**state.watch).stopped_because:
                 drawn = draw(len(cases), ppo.episodes_per_update, state.update, config.student.seed, weights)
@@ -144,6 +147,9 @@ def train_ppo(
                 except _TerminatedError:
                     loop.save(state)
                     raise _stopped(state) from None
+                except GenerationServerError:
+                    loop.save(state)
+                    raise
                 over = state.update == ppo.updates or bool(Watch(**state.watch).stopped_because)
                 terminated = loop.terminated()
                 if state.update % ppo.checkpoint_every == 0 or over or terminated:
@@ -190,6 +196,8 @@ class _Loop:
     earlier_seconds: float = 0.0
     """Of the legs before."""
     trackers: Trackers | None = None
+    server: GenerationServer | None = None
+    """What writes the episodes; None is the model itself."""
 
     def seconds(self) -> float:
         """What the run has taken so far, over all its legs."""
@@ -317,7 +325,7 @@ class _Loop:
         ppo, accelerator = self.config.ppo, self.learner.accelerator
         process, processes = accelerator.process_index, accelerator.num_processes
         first, end = (len(cases) * part // processes for part in (process, process + 1))
-        with whole_weights(self.learner.actor):
+        with self._writer() as play:
             own = collect(
                 self.model.get_base_model(),
                 self.tokenizer,
@@ -329,11 +337,22 @@ class _Loop:
                 student=self.run.path.name,
                 turn_rewards=turn_rewards,
                 drop=True,
+                play=play,
             )
         if processes == 1:
             return own
         rollouts = gather_object([replace(rollout, case=_portable(rollout.case)) for rollout in own.rollouts])
         return replace(own, rollouts=rollouts, dropped=gather_object(own.dropped))
+
+    @contextmanager
+    def _writer(self) -> Iterator[Play]:
+        """What plays episodes as the student is now: the server, or the model with all its weights."""
+        if self.server is not None:
+            self.server.take_over(self.model)
+            yield self.server.run_episodes
+        else:
+            with whole_weights(self.learner.actor):
+                yield run_episodes
 
     def _validate(self) -> tuple[Metrics, dict[str, float]]:
         """Greedy episodes on the validation prompts: what to log of them, and the total of each prompt."""
@@ -435,6 +454,19 @@ def _portable(case: Case) -> Case:
 
 def _no_environment() -> Any:
     raise TrainerError("this episode was played in another process")
+
+
+@contextmanager
+def _server(ppo: PpoConfig, run: RunFolder) -> Iterator[GenerationServer | None]:
+    """The server that the config names, which is left without our student in the end."""
+    if not ppo.generation_server:
+        yield None
+        return
+    server = GenerationServer(ppo.generation_server, run.path)
+    try:
+        yield server
+    finally:
+        server.close()
 
 
 class _TerminatedError(Exception):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol
@@ -27,6 +27,9 @@ from trainer.student.episodes import Case, Environment, Episode, run_episodes
 
 ROUND_LENGTH = 32
 """Batches are padded to a multiple of this: few distinct shapes run faster and cost little."""
+
+Play = Callable[..., list[Episode]]
+"""Called as `run_episodes` is."""
 
 
 class Reward(Protocol):
@@ -83,6 +86,7 @@ def collect(
     student: str = "student",
     turn_rewards: bool = True,
     drop: bool = False,
+    play: Play = run_episodes,
 ) -> Collected:
     """Lets the student work on every case and scores what it did.
 
@@ -96,6 +100,7 @@ def collect(
         turn_rewards: False scores only whole episodes, which is all an evaluation needs.
         drop: leave out, and name, episodes whose environment failed, that have no reward, or in which the student
             could not write. Without it the first are scored as far as they went, and a reward that raises, raises.
+        play: what lets the student write: the model itself, or a server.
     """
     rollouts: list[Rollout] = []
     dropped: list[str] = []
@@ -104,7 +109,7 @@ def collect(
         part = cases[start : start + ppo.episodes_at_once]
         began = time.perf_counter()
         environments = [_environment(case) for case in part]
-        episodes = run_episodes(
+        episodes = play(
             model,
             tokenizer,
             environments,

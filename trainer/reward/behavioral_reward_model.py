@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from claude_capture.claude_trace_schema import Trace
-from trainer.config import RewardConfig
+from trainer.config import EngineConfig, RewardConfig
 from trainer.errors import TrainerError
 from trainer.records import RewardBreakdown, RewardComponents
 from trainer.reward.behaviour import Behaviour
@@ -108,13 +108,19 @@ class BehavioralRewardModel:
         assert best is not None
         return best.breakdown()
 
-    def score_many(self, pairs: Iterable[tuple[Trace, Sequence[Trace]]], *, workers: int = 1) -> list[RewardBreakdown]:
-        """Scores (student, references) pairs, in order; with several workers in a pool of processes.
+    def score_many(
+        self,
+        pairs: Iterable[tuple[Trace, Sequence[Trace]]],
+        *,
+        workers: int = 1,
+        engine: EngineConfig | None = None,
+    ) -> list[RewardBreakdown]:
+        """Scores (student, references) pairs, in order; with several workers in a pool of processes, or on Ray.
 
         A worker has to be sent the traces, which costs as much as scoring short ones: a pool pays for long traces
         with many edits, not for small batches.
         """
-        if workers <= 1:
+        if workers <= 1 and (engine is None or engine.name == "local"):
             collecting = gc.isenabled()
             gc.disable()  # scoring makes many small objects and no cycles: the collector would only walk them
             try:
@@ -122,15 +128,12 @@ class BehavioralRewardModel:
             finally:
                 if collecting:
                     gc.enable()
-        import multiprocessing
-        from concurrent.futures import ProcessPoolExecutor
+        from trainer.dataset.chunk_tasks import run_tasks
 
         work = list(pairs)
         size = max(1, -(-len(work) // (4 * workers)))
         chunks = [work[start : start + size] for start in range(0, len(work), size)]
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context) as pool:
-            return [breakdown for part in pool.map(self.score_many, chunks) for breakdown in part]
+        return [breakdown for part in run_tasks(self.score_many, chunks, workers, engine=engine) for breakdown in part]
 
     def trl_reward(
         self, references: Mapping[str, Sequence[Trace]], *, student: str = "student", tokenizer: Any = None

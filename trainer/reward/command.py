@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -43,19 +43,30 @@ def reward() -> None:
 )
 @click.option("--config", type=click.Path(path_type=Path), help="TOML with the weights under [reward].")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes that score.")
+@click.option(
+    "--engine", type=click.Choice(["local", "ray"]), help="Who does the work; default: the config's [engine] name."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line; the summary goes to stderr.")
-def score(teachers: tuple[Path, ...], student: Path, config: Path | None, workers: int, as_json: bool) -> None:
+def score(
+    teachers: tuple[Path, ...],
+    student: Path,
+    config: Path | None,
+    workers: int,
+    engine: Literal["local", "ray"] | None,
+    as_json: bool,
+) -> None:
     """Score each student trace against the teacher traces with the same trace_id.
 
     A newer version of a trace in a file supersedes an older one. Traces without a counterpart are counted and named.
     """
     import orjson
 
-    from trainer.config import load_config
+    from trainer.config import load_config, with_engine
     from trainer.errors import TrainerError
     from trainer.reward.behavioral_reward_model import BehavioralRewardModel
 
-    model = BehavioralRewardModel(load_config(config).reward)
+    settings = with_engine(load_config(config), engine)
+    model = BehavioralRewardModel(settings.reward)
     references: dict[str, list[Trace]] = {}
     for path in teachers:
         for trace_id, trace in read_traces(path).items():
@@ -67,7 +78,8 @@ def score(teachers: tuple[Path, ...], student: Path, config: Path | None, worker
             f"{student}: none of its {len(students)} trace ids is among the {len(references)} of "
             f"{', '.join(map(str, teachers))}; student traces carry the trace_id of the teacher trace they answer"
         )
-    breakdowns = model.score_many([(students[name], references[name]) for name in paired], workers=workers)
+    pairs = [(students[name], references[name]) for name in paired]
+    breakdowns = model.score_many(pairs, workers=workers, engine=settings.engine)
     for breakdown in breakdowns:
         if as_json:
             fields = breakdown.model_dump(include={"trace_id", "total", "components", "explanation"})

@@ -51,7 +51,7 @@ class Case:
 
 @dataclass
 class Episode:
-    """What happened. `ids`, `written` and `log_probs` have one entry per token."""
+    """What happened. `ids` and `written` have one entry per token."""
 
     messages: list[Message]
     ids: list[int] = field(default_factory=list)
@@ -63,12 +63,14 @@ class Episode:
     malformed: int = 0
     """Number of calls that could not be read."""
     stop: Stop = "answer"
+    log_probs: list[float] = field(default_factory=list)
+    """Of the written tokens, in nats, as a server that wrote them gave them; empty where the model itself wrote."""
     error: str = ""
     """What the environment raised, as `Type: message`, where `stop` is "error"."""
 
 
-class _Row:
-    """One episode in flight. `pending` holds the tokens that the model has yet to be fed, in order."""
+class EpisodeInFlight:
+    """An episode that goes on. `pending` holds the tokens that the model has yet to be fed, in order."""
 
     def __init__(self, environment: Environment, tokenizer: Any, seed: int, window: int) -> None:
         self.environment = environment
@@ -175,7 +177,9 @@ def run_episodes(
     """
     end = tokenizer.convert_tokens_to_ids(EOT)
     window = longest_episode(model, window)
-    rows = [_Row(environment, tokenizer, seed + index, window) for index, environment in enumerate(environments)]
+    rows = [
+        EpisodeInFlight(environment, tokenizer, seed + index, window) for index, environment in enumerate(environments)
+    ]
     active = [row for row in rows if row.pending]
     cache = in_place_cache()
     with merged_adapter(model):
@@ -185,7 +189,7 @@ def run_episodes(
             with torch.inference_mode():
                 outputs = model(input_ids=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
             logits = outputs.logits[:, -1]
-            ended: list[_Row] = []
+            ended: list[EpisodeInFlight] = []
             waiting = [index for index, row in enumerate(active) if not row.pending]
             if waiting:
                 chosen = choose(logits[waiting].float(), [active[index].random for index in waiting], temperature)

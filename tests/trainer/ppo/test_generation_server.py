@@ -20,7 +20,10 @@ from trainer.errors import TrainerError
 from trainer.ppo.checkpoints import latest_checkpoint
 from trainer.ppo.generation_server import GenerationServer
 from trainer.ppo.importance import CAP, GenerationServerError, truncated_ratios
+from trainer.ppo.learner import Learner
 from trainer.ppo.ppo_trainer import train_ppo
+from trainer.ppo.rollout_buffer import collect, minibatches
+from trainer.ppo.value_head import frozen_reference
 from trainer.records import Message
 from trainer.run_folder import RunFolder
 from trainer.student.chat_format import EOT, ParsedTurn
@@ -268,24 +271,34 @@ def test_ppo_learns_from_a_server_and_reports_the_mismatch(
     assert vllm.loaded == {}
 
 
-def test_ppo_with_a_server_takes_the_same_steps(
-    url: str,
+def test_each_token_is_weighed_by_its_ratio(
+    vllm: ContractServer,
+    client: GenerationServer,
     student: Any,
     tokenizer: Any,
     cases: list[Case],
     ppo_config: Callable[..., Config],
-    runs: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Greedy episodes are the same tokens from both, so both learn the same from them."""
-    import copy
-
-    twin = copy.deepcopy(student)
-    here = train(student, tokenizer, cases, ppo_config(temperature=1e-6), runs / "here")
-    there = train(twin, tokenizer, cases, ppo_config(temperature=1e-6, generation_server=url), runs / "there")
-    for one, other in zip(here.metrics(), there.metrics(), strict=True):
-        for name in ("reward", "tokens", "value_loss", "policy_loss"):
-            assert one.get(name) == pytest.approx(other.get(name), rel=1e-3, abs=1e-6), name
+    vllm.noise = 1.0
+    ppo = ppo_config().ppo
+    client.take_over(student)
+    rollouts = collect(
+        student, tokenizer, cases, LetterReward(), ppo, temperature=1.0, seed=3, play=client.run_episodes
+    ).rollouts
+    with frozen_reference(student):
+        learner = Learner(student, ppo)
+        batches = [batch for group in minibatches(rollouts, 4, 1, learner.device) for batch in group.batches]
+        weighed = learner.look_back(rollouts, batches)
+        sampled = torch.tensor([value for rollout in rollouts for value in rollout.episode.log_probs])
+        for rollout in rollouts:
+            rollout.episode.log_probs.clear()
+        plain = learner.look_back(rollouts, batches)
+    ratios = (plain.log_probs - sampled).exp().clamp(max=CAP)
+    assert float(ratios.max()) == CAP
+    assert torch.allclose(weighed.advantages, plain.advantages * ratios, atol=1e-5)
+    assert weighed.server is not None
+    assert weighed.server["truncated"] == pytest.approx(float((ratios == CAP).float().mean()))
+    assert plain.server is None
 
 
 def test_run_saves_when_the_server_goes_away_and_goes_on_with_another(
