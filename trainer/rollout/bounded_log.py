@@ -64,10 +64,9 @@ class BoundedLog:
 
 def lines_of(path: Path) -> Iterator[bytes]:
     """The lines of a log that are still there, oldest first."""
-    aside: list[Path] = []
-    while (file := _aside(path, len(aside) + 1)).exists():
-        aside.append(file)
-    for file in (*reversed(aside), path):
+    aside = [file for file in path.parent.glob(f"{path.name}.*") if file.suffix[1:].isdecimal()]
+    aside.sort(key=lambda file: -int(file.suffix[1:]))  # a kill while files moved may have left a gap
+    for file in (*aside, path):
         with suppress(FileNotFoundError):
             yield from file.read_bytes().splitlines()
 

@@ -64,6 +64,9 @@ class RolloutStatus(Record):
     withheld: list[str] = Field(
         default_factory=list, description="Why the current stage may not be served: what is missing and not waived"
     )
+    outdated: list[str] = Field(
+        default_factory=list, description="Why the current stage counts no more: the current model is another one"
+    )
     stages: list[StageReport] = Field(description="All visits, oldest first")
     decisions: list[dict[str, Any]] = Field(description="The log: who decided what when, why, and on what figures")
 
@@ -90,7 +93,8 @@ class Controller:
             kill_switch=self._state.killed,
             proposed=not blockers,
             blockers=blockers,
-            withheld=self._withheld(current) + self._other_model(current),
+            withheld=self._withheld(current),
+            outdated=self._other_model(current),
             stages=stages,
             decisions=self._state.decisions(),
         )

@@ -196,12 +196,12 @@ class Gateway:
             if model == self._loaded:
                 return
             student = await asyncio.to_thread(student_of, self._config) if self._fixed is None else self._fixed
+            if model == self._state.current().model:  # or it has changed again, and that look brings the student
+                self._loaded, self._local = model, self._way_to(student)
+                self._shadow.renew()
         except (sqlite3.Error, OSError, TrainerError) as error:
             self._registry_seen = None  # the next request tries again
             self._complain(error)
-            return
-        self._loaded, self._local = model, self._way_to(student)
-        self._shadow.renew()
 
     def _place(self, session: str) -> Placement | None:
         """Where the request belongs; None while the state is broken."""

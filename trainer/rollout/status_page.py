@@ -66,6 +66,8 @@ def _verdict(page: Page, found: RolloutStatus) -> None:
         page.verdict("Kill switch: every request goes to the teacher", False, ["`rm KILL` in the rollout's folder"])
     if found.withheld:
         page.verdict("Not served: the gateway refuses this stage", False, found.withheld)
+    if found.outdated:
+        page.verdict("Another model than this stage's is current", False, found.outdated)
     if current.action == "rollback":
         page.verdict("Rolled back", False, [current.note])
     if current.action == "new_model":

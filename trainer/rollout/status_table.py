@@ -136,6 +136,7 @@ def show(found: RolloutStatus) -> None:
         lines.append(f"started again: {current.note}")
     lines += [f"gate{look_of(current.gate)}: {metric_line(metric)}" for metric in current.gate.metrics]
     lines += [f"NOT SERVED: {reason}" for reason in found.withheld]
+    lines += [f"ANOTHER MODEL: {reason}" for reason in found.outdated]
     if found.kill_switch:
         lines.append("kill switch: on, every request goes to the teacher")
     lines.append(next_line(found))
