@@ -74,7 +74,8 @@ bf16 = false
 
 def run(stage: str, config: Path, engine: str | None) -> None:
     """One run of `claude-trainer`, in this many processes: one, or two of an engine."""
-    program = [str(ROOT / "benchmarks" / "fsdp_on_cpu.py")] if engine == "fsdp2" else ["-m", "trainer.cli"]
+    program = [str(ROOT / "benchmarks" / "fsdp_on_cpu.py")] if engine == "fsdp2" else ["-m"]
+    program.append("trainer.cli")
     command = [sys.executable, *program]
     if engine is not None:
         with socket.socket() as probe:

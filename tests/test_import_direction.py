@@ -81,8 +81,8 @@ def test_student_and_report_import_no_stage() -> None:
 
 
 def test_shared_modules_import_no_room() -> None:
-    for name in ("errors", "config", "records", "run_folder", "loopback", "terminal"):
-        assert trainer_parts(ROOT / "trainer" / f"{name}.py") <= {"errors", "config", "records"}, name
+    for name in ("errors", "config", "records", "run_folder", "processes", "loopback", "terminal"):
+        assert trainer_parts(ROOT / "trainer" / f"{name}.py") <= {"errors", "config", "records", "processes"}, name
 
 
 def test_every_module_at_the_top_of_the_trainer_is_shared_or_wiring() -> None:

@@ -8,6 +8,7 @@ As a script it is one PPO run, for tests that need a process of their own:
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -119,6 +120,8 @@ def main(folder: Path, ppo: dict[str, Any]) -> None:
     torch.set_num_threads(1)
     tokenizer = micro_tokenizer()
     config = micro_config(**ppo)
+    run = RunFolder(folder.parent, folder.name, config)
+    (run.path / f"process-{os.environ.get('RANK', '0')}").touch()
     train_ppo(
         make_micro_model(tokenizer),
         tokenizer,
@@ -126,7 +129,7 @@ def main(folder: Path, ppo: dict[str, Any]) -> None:
         micro_cases(),
         LetterReward(),
         config,
-        RunFolder(folder.parent, folder.name, config),
+        run,
         progress=lambda update, updates, metrics: print(update, flush=True),
     )
 

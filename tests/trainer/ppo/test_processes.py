@@ -20,11 +20,17 @@ from trainer.ppo.checkpoints import Checkpoint, latest_checkpoint, save_checkpoi
 
 ROOT = Path(__file__).resolve().parents[3]
 CLOCKS = ("time", "seconds", "tokens_per_second", "validation_seconds")
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "PYTHONWARNINGS": "ignore",
+    "PYTHONPATH": str(ROOT),
+    "ACCELERATE_USE_CPU": "true",
+}
 
 
 def start(folder: Path, launcher: list[str] | None = None, **ppo: Any) -> subprocess.Popen[str]:
-    command = [sys.executable, *(launcher or []), "-m", "tests.trainer.ppo.micro", str(folder), json.dumps(ppo)]
+    command = [sys.executable, *(launcher or ["-m"]), "tests.trainer.ppo.micro", str(folder), json.dumps(ppo)]
     return subprocess.Popen(
         command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -54,17 +60,19 @@ def close(one: Any, other: Any) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_take_the_steps_that_one_takes(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("engine", "program"), [("ddp", "-m"), ("fsdp2", "benchmarks/fsdp_on_cpu.py")])
+def test_two_processes_take_the_steps_that_one_takes(tmp_path: Path, engine: str, program: str) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    launcher = "-m accelerate.commands.launch --cpu --num_processes 2 --num_machines 1 --mixed_precision no"
-    launcher += f" --dynamo_backend no --main_process_ip 127.0.0.1 --main_process_port {port}"
+    launcher = f"-m accelerate.commands.launch --config_file configs/accelerate/{engine}.yaml --num_processes 2"
+    launcher += f" --main_process_port {port} {program}"
     # 7 episodes in minibatches of 3: neither can be halved, and the last minibatch is of one episode
     ppo: dict[str, Any] = {"episodes_per_update": 7, "minibatch_size": 3, "updates": 3, "kl_control": "adaptive"}
     alone, together = tmp_path / "alone", tmp_path / "together"
     printed = finished(start(alone, **ppo)), finished(start(together, launcher.split(), **ppo))
     assert printed[0].split() == printed[1].split() == ["1", "2", "3"]
+    assert (together / "process-1").exists()  # accelerate can start one process alone and not say so
     for one, other in zip(rows(alone), rows(together), strict=True):
         close(one, other)
     first, second = (load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (alone, together))
