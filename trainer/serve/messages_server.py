@@ -12,13 +12,13 @@ import hmac
 import threading
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, aclosing, closing, suppress
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 from starlette.applications import Starlette
@@ -46,6 +46,7 @@ from trainer.serve.message_request import (
 from trainer.serve.slots import Overloaded, Slot, SlotPool
 from trainer.serve.turn_reader import Part, TurnReader
 
+Result = TypeVar("Result")
 MAX_BODY = 32 * 1024 * 1024
 """Largest request, in bytes; Anthropic's API takes no more either."""
 BODY_SECONDS = 30.0
@@ -56,6 +57,8 @@ GATHER_SECONDS = 0.02
 """Shortest time between two pieces of a reply: a small model writes more tokens a second than are worth an event."""
 PING_SECONDS = 10.0
 """Silence after which a streaming client is told that its request is alive."""
+GONE = 499
+"""Status of an answer that nobody reads."""
 _KINDS = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -186,10 +189,7 @@ class MessagesServer:
             strict=STRICT_HEADER in request.headers,
         )
         async with AsyncExitStack() as stack:
-            try:
-                slot = await stack.enter_async_context(self._pool.borrow(prompt.ids))
-            except Overloaded:
-                raise Refused(529, "Overloaded: every slot is busy, and enough requests wait already") from None
+            slot = await self._slot(request, prompt.ids, stack)
             reply = Reply(self._name, prompt.root, len(prompt.ids), slot.shared(prompt.ids))
             if asked.stream:
                 events = self._events(slot, work, reply)
@@ -197,6 +197,18 @@ class MessagesServer:
                 return _Streamed(events, stack.pop_all())
             return await self._whole(request, slot, work, reply)
         raise AssertionError  # the stack swallows nothing
+
+    async def _slot(self, request: Request, ids: list[int], stack: AsyncExitStack) -> Slot:
+        """Borrows a slot for as long as `stack` lives; the place of a client that hangs up while it waits is free."""
+        try:
+            if self._pool.free:
+                return await stack.enter_async_context(self._pool.borrow(ids))
+            async with _unless_gone(request, stack.enter_async_context(self._pool.borrow(ids))) as borrowing:
+                if borrowing.done():
+                    return await borrowing
+        except Overloaded:
+            raise Refused(529, "Overloaded: every slot is busy, and enough requests wait already") from None
+        raise Refused(GONE, "the client hung up")
 
     async def _events(self, slot: Slot, work: Work, reply: Reply) -> AsyncGenerator[bytes]:
         """The streamed reply; what goes wrong after its first byte is an `error` event."""
@@ -226,22 +238,15 @@ class MessagesServer:
                     elif step is not None:
                         reply.add(step)
 
-        working = asyncio.ensure_future(collect())
-        gone = asyncio.ensure_future(_hung_up(request))
         try:
-            await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if not working.done():
-                return Response(status_code=499)  # nobody reads it
-            await working
+            async with _unless_gone(request, collect()) as working:
+                if not working.done():
+                    raise Refused(GONE, "the client hung up")
+                await working
         except _MalformedCall:
             raise Refused(500, "the model wrote a malformed tool call") from None
         except TrainerError as error:
             raise Refused(500, str(error)) from None
-        finally:
-            gone.cancel()
-            working.cancel()
-            with anyio.CancelScope(shield=True):
-                await asyncio.wait({working, gone})
         return JSONResponse(reply.message, headers={"request-id": f"req_{uuid.uuid4().hex[:24]}"})
 
     async def _written(self, slot: Slot, work: Work) -> AsyncGenerator[list[Part] | Ending | None]:
@@ -332,7 +337,9 @@ class MessagesServer:
         return {"type": "model", "id": self._name, "display_name": self._name, "created_at": self._started}
 
     async def _health(self, _: Request) -> Response:
-        return JSONResponse({"status": "ok", "slots": self._pool.size, "free": self._pool.free})
+        return JSONResponse(
+            {"status": "ok", "slots": self._pool.size, "free": self._pool.free, "waiting": self._pool.waiting}
+        )
 
     def _admit(self, request: Request) -> None:
         """Raises Refused for a client without the token, and for web pages, which have no business here."""
@@ -372,9 +379,23 @@ class MessagesServer:
             raise Refused(400, str(error)) from None
 
 
-async def _hung_up(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+@asynccontextmanager
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> AsyncIterator[asyncio.Task[Result]]:
+    """Yields work that is done, or not because the client has hung up; it is cancelled when the block ends."""
+
+    async def hung_up() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    working, gone = asyncio.ensure_future(work), asyncio.ensure_future(hung_up())
+    try:
+        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
+        yield working
+    finally:
+        gone.cancel()
+        working.cancel()
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait({working, gone})
 
 
 async def _as_error(_: Request, error: Exception) -> Response:

@@ -196,7 +196,7 @@ def test_model_and_health(served: Any) -> None:
     assert [model["id"] for model in listed["data"]] == ["llama-claude-bc-v1"]
     assert httpx2.get(served.url + "/v1/models/llama-claude-bc-v1").json() == listed["data"][0]
     assert error_of(httpx2.get(served.url + "/v1/models/gpt"))[:2] == (404, "not_found_error")
-    assert httpx2.get(served.url + "/health").json() == {"status": "ok", "slots": 2, "free": 2}
+    assert httpx2.get(served.url + "/health").json() == {"status": "ok", "slots": 2, "free": 2, "waiting": 0}
 
 
 def test_counting_agrees_with_usage(served: Any) -> None:
@@ -385,6 +385,29 @@ def test_client_that_hangs_up_frees_its_slot(serve: Callable[..., Any], endless:
             assert client.recv(10)
         until(lambda: httpx2.get(running.url + "/health").json()["free"] == 0)
     until(lambda: httpx2.get(running.url + "/health").json()["free"] == 1)
+    assert content(running.url, max_tokens=3)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_client_that_hangs_up_while_it_waits_leaves_its_place_to_others(
+    serve: Callable[..., Any], endless: Path, stream: bool
+) -> None:
+    running = serve(endless, slots=1, waiting=1)
+    body = json.dumps(asked(max_tokens=4000, stream=stream)).encode()
+    head = f"POST /v1/messages HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+
+    def waiting() -> int:
+        return int(httpx2.get(running.url + "/health").json()["waiting"])
+
+    with socket.create_connection(running.address) as first:
+        first.sendall(head + body)
+        until(lambda: httpx2.get(running.url + "/health").json()["free"] == 0)
+        for _ in range(3):
+            with socket.create_connection(running.address) as second:
+                second.sendall(head + body)
+                until(lambda: waiting() == 1)
+            until(lambda: waiting() == 0)
+        assert httpx2.get(running.url + "/health").json()["free"] == 0, "the first is still at work"
     assert content(running.url, max_tokens=3)
 
 
