@@ -61,7 +61,7 @@ def notes(report: StageReport) -> list[str]:
         )
         if shadow.deaths:
             state = f"; it is down: {shadow.fault}" if shadow.fault else "; it works again"
-            lines.append(f"the shadow's process died {shadow.deaths} times{state}")
+            lines.append(f"the shadow's process died {shadow.deaths} ×{state}")
     if test.answered + test.failed:
         lines.append(
             f"rollback test: score {test.score:+.2f}, rolls back at {test.rolls_back_at:+.2f}; {test.failed} failures, "
