@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from trainer.errors import TrainerError
 
@@ -166,6 +166,11 @@ class PpoConfig(Section):
     )
     updates: int = Field(default=20, ge=0, description="Policy updates")
     episodes_per_update: int = Field(default=16, ge=1, description="Rollouts per update")
+    episodes_per_prompt: int = Field(
+        default=1,
+        ge=1,
+        description="Rollouts of each prompt of an update; from 2 on, what the others earned is the baseline of each",
+    )
     epochs: int = Field(default=2, ge=1, description="Passes over the rollouts of an update")
     minibatch_size: int = Field(default=8, ge=1, description="Episodes per gradient step")
     gradient_accumulation: int = Field(default=1, ge=1, description="Micro-batches that a gradient step is made of")
@@ -225,6 +230,15 @@ class PpoConfig(Section):
     runaway_returns: int = Field(
         default=2, ge=0, description="Returns to the best student, with half the learning rate, before PPO ends"
     )
+
+    @model_validator(mode="after")
+    def _whole_groups(self) -> PpoConfig:
+        if self.episodes_per_update % self.episodes_per_prompt:
+            raise ValueError(
+                f"episodes_per_update ({self.episodes_per_update}) must be a multiple of episodes_per_prompt "
+                f"({self.episodes_per_prompt})"
+            )
+        return self
 
 
 class TrackingConfig(Section):

@@ -67,6 +67,32 @@ def generalised_advantages(
     return advantages, advantages + values
 
 
+def expected_rewards(prompts: Sequence[str], turn_rewards: Sequence[Sequence[float]]) -> list[Floats]:
+    """What each turn of an episode may still expect to earn, going by the other episodes of its prompt.
+
+    The mean of their totals, less what the episode has earned before the turn. None of its own later actions are in
+    it, so it is a sound baseline (leave-one-out: Kool et al. 2019, "Buy 4 REINFORCE samples, get a baseline for free";
+    Ahmadian et al. 2024, arXiv 2402.14740). Where the others of its prompt were dropped, all others of the update stand
+    in; the only episode of an update expects 0.
+
+    Args:
+        prompts: one per episode.
+        turn_rewards: one list per episode.
+
+    Returns:
+        Per episode, an array with one number per turn.
+    """
+    totals = np.array([sum(rewards) for rewards in turn_rewards])
+    names = np.array(prompts)
+    expected = []
+    for index, rewards in enumerate(turn_rewards):
+        apart = np.arange(len(totals)) != index
+        others = totals[apart & (names == names[index])] if (names[apart] == names[index]).any() else totals[apart]
+        before = np.cumsum([0.0, *rewards])[: len(rewards)]
+        expected.append(others.mean() - before if len(others) else np.zeros(len(rewards)))
+    return expected
+
+
 def whiten(advantages: Tensor) -> Tensor:
     """Zero mean and unit deviation over all tokens of an update; equal advantages become 0, not noise."""
     return (advantages - advantages.mean()) / (advantages.std(correction=0) + 1e-6)

@@ -21,7 +21,9 @@ from torch import Tensor, nn
 
 from trainer.config import PpoConfig
 from trainer.ppo.advantages import (
+    Floats,
     adapted_coefficient,
+    expected_rewards,
     generalised_advantages,
     policy_loss,
     token_rewards,
@@ -43,7 +45,8 @@ class Hindsight:
 
     log_probs: Tensor
     advantages: Tensor
-    returns: Tensor
+    value_targets: Tensor
+    """What the value head should have said: returns, less what the other episodes of the prompt foretell."""
     hidden: Tensor
     """[tokens of this process, hidden]: what the value head looks at."""
     places: Tensor
@@ -165,6 +168,8 @@ class Learner:
                     reference[batch.tokens], _ = self._actor(batch)
         seen = self._sum(seen)
         own, frozen, worth = seen.double().cpu().numpy()
+        foretold = self._foretold(rollouts)
+        worth = worth + foretold
         advantages, returns, kl = [], [], []
         start = 0
         for rollout in rollouts:
@@ -185,13 +190,21 @@ class Learner:
         return Hindsight(
             log_probs=seen[0],
             advantages=weighed.float().to(self.device),
-            returns=torch.from_numpy(targets).float().to(self.device),
+            value_targets=torch.from_numpy(targets - foretold).float().to(self.device),
             hidden=hidden,
             places=places,
             kl_per_episode=float(np.mean(kl)),
             server=server,
             explained_variance=1 - float((targets - worth).var()) / variance if variance > 1e-12 else 0.0,
         )
+
+    def _foretold(self, rollouts: Sequence[Rollout]) -> Floats:
+        """Per written token, what the other episodes of its prompt foretell; 0 where each prompt has one episode."""
+        if self.config.episodes_per_prompt == 1:
+            return np.zeros(sum(len(rollout.written) for rollout in rollouts))
+        expected = expected_rewards([r.case.trace_id for r in rollouts], [r.turn_rewards for r in rollouts])
+        spread = [np.repeat(e, np.diff([0, *r.turn_ends])) for e, r in zip(expected, rollouts, strict=True)]
+        return np.concatenate(spread)
 
     def improve_policy(self, groups: Sequence[Minibatch], known: Hindsight, seed: Sequence[int]) -> dict[str, Any]:
         """Several passes over the minibatches, ended early by approx-KL; see `improve`."""
@@ -241,20 +254,20 @@ class Learner:
         return self._sum(sums)
 
     def fit_values(self, known: Hindsight, seed: Sequence[int]) -> float:
-        """Fits the value head to the returns, on hidden states as they are; returns the mean loss of the first pass.
+        """Fits the value head to its targets, on hidden states as they are; returns the mean loss of the first pass.
 
         The backbone is not needed for that, so many passes cost next to nothing, and a critic that is right early is
         what keeps the policy's gradient from being noise. Returns that are not numbers teach it nothing.
         """
-        count, first = len(known.returns), torch.zeros((), device=self.device)
-        if not bool(torch.isfinite(known.returns).all()):
+        count, first = len(known.value_targets), torch.zeros((), device=self.device)
+        if not bool(torch.isfinite(known.value_targets).all()):
             return math.nan
         for epoch in range(self.config.value_epochs):
             order = np.random.default_rng([*seed, 1, epoch]).permutation(count)
             for part in np.array_split(order, min(VALUE_STEPS, count)):
                 tokens = torch.from_numpy(part).to(self.device)
                 own = tokens[known.places[tokens] >= 0]
-                loss = value_loss(self.value_head(known.hidden[known.places[own]]), known.returns[own])
+                loss = value_loss(self.value_head(known.hidden[known.places[own]]), known.value_targets[own])
                 self.value_optimizer.zero_grad()
                 (loss / len(tokens)).backward()
                 self._sum_gradients(list(self.value_head.parameters()))

@@ -141,7 +141,10 @@ def train_ppo(
         with trackers as loop.trackers, _server(ppo, run) as loop.server:
             state = loop.resume() or loop.begin(left_out)
             while state.update < ppo.updates and not Watch(**state.watch).stopped_because:
-                drawn = draw(len(cases), ppo.episodes_per_update, state.update, config.student.seed, weights)
+                prompts = ppo.episodes_per_update // ppo.episodes_per_prompt
+                drawn = np.repeat(
+                    draw(len(cases), prompts, state.update, config.student.seed, weights), ppo.episodes_per_prompt
+                )
                 try:
                     state, metrics = loop.update(state, [cases[index] for index in drawn])
                 except _TerminatedError:

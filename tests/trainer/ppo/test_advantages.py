@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from trainer.ppo.advantages import (
     adapted_coefficient,
+    expected_rewards,
     generalised_advantages,
     kl_k3,
     policy_loss,
@@ -117,3 +118,20 @@ def test_kl_coefficient_follows_the_controller_of_ziegler() -> None:
     assert adapted_coefficient(0.05, kl=500.0, goal=5.0) == pytest.approx(0.05 * 1.02)
     assert adapted_coefficient(0.05, kl=-3.0, goal=5.0) == pytest.approx(0.05 * 0.98)
     assert adapted_coefficient(0.05, kl=float("nan"), goal=5.0) == 0.05
+
+
+def test_an_episode_expects_what_the_others_of_its_prompt_earned() -> None:
+    rewards = [[0.25, 0.25], [1.0], [0.0, 0.0, 0.5], [-1.0]]
+    expected = expected_rewards(["a", "a", "a", "b"], rewards)
+    assert expected[0].tolist() == [0.75, 0.5]
+    assert expected[1].tolist() == [0.5]
+    assert expected[2].tolist() == [0.75, 0.75, 0.75]
+    assert expected[3].tolist() == [pytest.approx(2 / 3)], "alone with its prompt: all others of the update"
+    assert expected_rewards(["a"], [[0.5, 0.5]])[0].tolist() == [0.0, 0.0]
+
+
+@given(st.lists(st.lists(st.floats(-1, 1), min_size=1, max_size=4), min_size=2, max_size=6), st.floats(-1, 1))
+def test_what_an_episode_expects_does_not_depend_on_what_it_does(rewards: list[list[float]], other: float) -> None:
+    changed = [[*rewards[0][:-1], other], *rewards[1:]]
+    before, after = (expected_rewards(["a"] * len(rewards), each)[0] for each in (rewards, changed))
+    assert np.array_equal(before, after)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -364,6 +366,53 @@ def test_value_head_learns_what_the_turns_will_earn(
     assert first["explained_variance"] == 0.0
     assert second["explained_variance"] > 0.7
     assert second["value_loss"] < 0.3 * first["value_loss"]
+
+
+def test_with_several_episodes_of_a_prompt_its_difficulty_does_not_move_the_policy(
+    micro_model: Make, tokenizer: Any, cases: list[Case], letter_reward: Any, ppo_config: MakeConfig
+) -> None:
+    config = ppo_config(episodes_per_prompt=4).ppo
+    twice = [case for case in cases[:2] for _ in range(4)]
+    model = micro_model()
+    sampled = collect(model.get_base_model(), tokenizer, twice, letter_reward, config, temperature=1.0).rollouts
+    easier = [
+        replace(rollout, turn_rewards=[rollout.turn_rewards[0] + 5.0, *rollout.turn_rewards[1:]])
+        if rollout.case is cases[0]
+        else rollout
+        for rollout in sampled
+    ]
+    with frozen_reference(model):
+        learner = Learner(model, config)
+        as_it_was, moved = (
+            learner.look_back(each, minibatches(each, 8, 1, learner.device)[0].batches) for each in (sampled, easier)
+        )
+        assert torch.allclose(as_it_was.advantages, moved.advantages, atol=1e-5)
+        assert torch.allclose(as_it_was.value_targets, moved.value_targets, atol=1e-5)
+        assert moved.explained_variance > 0.9
+        alone = Learner(model, ppo_config().ppo)
+        batches = minibatches(easier, 8, 1, alone.device)[0].batches
+        assert not torch.allclose(alone.look_back(easier, batches).advantages, moved.advantages, atol=0.1)
+
+
+def test_a_run_draws_whole_groups_of_a_prompts_episodes(
+    micro_model: Make, tokenizer: Any, cases: list[Case], letter_reward: Any, ppo_config: MakeConfig, runs: Path
+) -> None:
+    played: Counter[str] = Counter()
+
+    def watched(case: Case) -> Case:
+        def make() -> Any:
+            played[case.trace_id] += 1
+            return case.make_environment()
+
+        return replace(case, make_environment=make)
+
+    config = ppo_config(updates=2, episodes_per_update=8, episodes_per_prompt=4)
+    six = [watched(case) for case in cases]
+    train_ppo(micro_model(), tokenizer, six, [], letter_reward, config, RunFolder(runs, "ppo", config))
+    looked_at_once = min(played.values())  # whether it fits the window
+    assert sorted(times - looked_at_once for times in played.values()) == [0, 0, 4, 4, 4, 4]
+    with pytest.raises(ValueError, match="must be a multiple of episodes_per_prompt"):
+        ppo_config(episodes_per_update=8, episodes_per_prompt=3)
 
 
 def test_approx_kl_ends_the_epochs(micro_model: Make, rollouts: list[Rollout], ppo_config: MakeConfig) -> None:
