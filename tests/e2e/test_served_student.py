@@ -20,7 +20,7 @@ import pytest
 from claude_code_cli import ClaudeCode
 
 from trainer.demo import sqlite3_shim
-from trainer.demo.world import DemoEpisode, check_answer, check_workspace, make_episode
+from trainer.demo.world import FAMILIES, DemoEpisode, check_answer, check_workspace, headline_episode, make_episode
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "trainer" / "serve"))
 
@@ -28,8 +28,11 @@ from small_students import knowing_by_heart
 
 pytestmark = [pytest.mark.claude, pytest.mark.timeout(300)]
 DEMO_MODEL = os.environ.get("CLAUDE_TRAINER_DEMO_MODEL", "")
-FAMILIES = ("count", "chain", "const", "readonly")
-"""Families of the demo world whose tools answer in Claude Code as they do in the demo."""
+QUESTIONS = {
+    "headline": [headline_episode(seed) for seed in (0, 7_000_001, 7_000_002)],
+    **{name: [make_episode(seed, True, name) for seed in (7_000_001, 7_000_002, 7_000_003)] for name in FAMILIES},
+}
+"""Held-out questions by family; the headline question in three workspaces."""
 
 
 @contextmanager
@@ -80,18 +83,15 @@ def test_students_calls_are_executed_and_its_answer_is_the_result(claude_binary:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not DEMO_MODEL, reason="CLAUDE_TRAINER_DEMO_MODEL names no GGUF; `make demo` makes one")
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", QUESTIONS)
 def test_demo_student_works_in_claude_code_as_in_the_demo(claude_binary: Path, tmp_path: Path, family: str) -> None:
-    shim = (
-        tmp_path / "bin" / "sqlite3"
-    )  # Claude Code's shell must find one, and the demo's own prints as it was trained
+    shim = tmp_path / "bin" / "sqlite3"  # Claude Code's shell must find one that prints as the student has seen it
     shim.parent.mkdir()
     shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{sqlite3_shim.__file__}" "$@"\n')
     shim.chmod(0o755)
-    episodes = [make_episode(seed, True, family) for seed in (7_000_001, 7_000_002, 7_000_003)]
     right = 0
     with served(Path(DEMO_MODEL), tmp_path) as url:
-        for number, episode in enumerate(episodes):
+        for number, episode in enumerate(QUESTIONS[family]):
             path = {"PATH": f"{shim.parent}:{os.environ['PATH']}"}
             claude = ClaudeCode(claude_binary, tmp_path / str(number), url, path)
             right += _is_right(claude, episode)

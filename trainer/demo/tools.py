@@ -1,8 +1,10 @@
 """The four tools of the demo world, run for real in a workspace folder, with Claude Code's own texts.
 
-Texts, argument names and structured results follow recordings of Claude Code 2.1.330. Two liberties: a successful
-Edit leaves out the remark about the file's state, and Bash finds only the programs of `PROGRAMS` (a student that
-samples its commands must not meet `rm` or `curl`), with `sqlite3` always served by the shim.
+Texts, argument names and structured results follow Claude Code 2.1.330; `tests/e2e/test_demo_tools_as_claude_code.py`
+holds them against the real one. Four liberties: a successful Edit leaves out the remark about the file's state; Bash is
+/bin/sh and finds only the programs of `PROGRAMS` (a student that samples its commands must not meet `rm` or `curl`),
+with `sqlite3` always served by the shim; files that match a search come sorted by name, not by age; and what is wrong
+with a pattern is said in Python's words.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import atexit
 import difflib
 import functools
+import json
 import os
 import re
 import shutil
@@ -61,6 +64,23 @@ class ToolResult:
     """True where the call was refused before it ran: Claude Code fires no Pre/PostToolUse hook for it."""
     structured: dict[str, Any] | None = None
     """`toolUseResult` of the session file and `tool_response` of the hook; None on failure."""
+
+
+_MODES = ("content", "files_with_matches", "count")
+_UNKNOWN_MODE = "InputValidationError: " + json.dumps(
+    [
+        {
+            "code": "invalid_value",
+            "values": list(_MODES),
+            "path": ["output_mode"],
+            "message": "Invalid option: expected one of " + "|".join(f'"{mode}"' for mode in _MODES),
+        }
+    ],
+    indent=2,
+)
+_REJECTED = "Search failed — ripgrep rejected the pattern, glob, or file type without searching:"
+_MAY_FIND_NOTHING = (["grep"], ["find"], ["diff"], ["test"], ["["])
+"""Exit code 1 of these is an answer, not a failure."""
 
 
 class _Refused(Exception):
@@ -150,13 +170,17 @@ class WorkspaceTools:
             note = f"File does not exist. Note: your current working directory is {self.folder}."
             raise _Refused(note, validation)
         if file.is_dir():
-            raise _Refused(f"EISDIR: illegal operation on a directory, read '{path}'", validation)
+            if validation:
+                raise _Refused("Error calling tool (Edit): EISDIR: illegal operation on a directory, read", True)
+            raise _Refused(f"EISDIR: illegal operation on a directory, read '{file}'")
         try:
             return file, file.read_bytes().decode("utf-8")
         except UnicodeDecodeError:
             suffix = file.suffix or "this"
             raise _Refused(
-                f"This tool cannot read binary files. The file appears to be a binary {suffix} file.", True
+                f"This tool cannot read binary files. The file appears to be a binary {suffix} file. Use a skill for "
+                "this file type if one is available, or a shell command or script that can read the format.",
+                True,
             ) from None
 
     def _read(self, arguments: dict[str, str]) -> ToolResult:
@@ -171,20 +195,22 @@ class WorkspaceTools:
         """Relative name and path of each file below `path`, sorted by name."""
         start = self._inside(path)
         if start is None:
-            raise _Refused(f"Path does not exist: {path}. Note: your current working directory is {self.folder}.", True)
+            raise _Refused(f"Path does not exist: {path}. Note: your current working directory is {self.folder}.")
         files = [start] if start.is_file() else sorted(p for p in start.rglob("*") if p.is_file())
         yield from ((file.relative_to(self.folder).as_posix(), file) for file in files)
 
     def _grep(self, arguments: dict[str, str]) -> ToolResult:
         mode = arguments.get("output_mode", "files_with_matches")
-        if mode not in ("content", "files_with_matches", "count"):
-            raise _Refused(f"InputValidationError: Grep failed: unknown output_mode {mode!r}", validation=True)
+        if mode not in _MODES:
+            raise _Refused(_UNKNOWN_MODE, validation=True)
         try:
             pattern = re.compile(arguments["pattern"])
         except re.error as error:
-            raise _Refused(f"regex parse error: {error}") from None
+            raise _Refused(f"{_REJECTED}\nrg: regex parse error: {error}") from None
         hits: list[tuple[str, int, str]] = []
-        for name, file in self._candidates(arguments.get("path", ".")):
+        path = arguments.get("path", ".")
+        one_file = (self.folder / path).is_file()
+        for name, file in self._candidates(path):
             data = file.read_bytes()
             if b"\0" in data:
                 continue
@@ -192,7 +218,9 @@ class WorkspaceTools:
             hits += [(name, number, line) for number, line in enumerate(lines, 1) if pattern.search(line)]
         names = list(dict.fromkeys(name for name, _, _ in hits))
         if mode == "content":
-            content = "\n".join(f"{name}:{number}:{line}" for name, number, line in hits)
+            content = "\n".join(
+                f"{number}:{line}" if one_file else f"{name}:{number}:{line}" for name, number, line in hits
+            )
             found = {"mode": mode, "numFiles": 0, "filenames": [], "content": content, "numLines": len(hits)}
             return ToolResult(content or "No matches found", structured=found)
         if mode == "count":
@@ -204,8 +232,9 @@ class WorkspaceTools:
                 "content": content,
                 "numMatches": len(hits),
             }
-            return ToolResult(content or "No matches found", structured=counts)
-        listing = f"Found {len(names)} file{'' if len(names) == 1 else 's'}\n" + "\n".join(names)
+            total = f"Found {_number(len(hits), 'total occurrence')} across {_number(len(names), 'file')}."
+            return ToolResult(f"{content or 'No matches found'}\n\n{total}", structured=counts)
+        listing = f"Found {_number(len(names), 'file')}\n" + "\n".join(names)
         return ToolResult(
             listing if names else "No files found",
             structured={"mode": mode, "numFiles": len(names), "filenames": names},
@@ -217,7 +246,9 @@ class WorkspaceTools:
         finished = run_shell(arguments["command"], self.folder)
         stdout, stderr = (re.sub(r"\A(\s*\n)+", "", text).rstrip()[:MAX_OUTPUT] for text in finished[:2])
         both = "\n".join(text for text in (stdout, stderr) if text)
-        if finished.status:
+        commands = [part.strip() for part in re.split(r";|&&|\|\|", arguments["command"])]
+        last = commands[-1].rpartition("|")[2].split()[:1]
+        if finished.status > 1 or (finished.status == 1 and last not in _MAY_FIND_NOTHING):
             raise _Refused(f"Exit code {finished.status}" + (f"\n{both}" if both else ""))
         flags = {"interrupted": False, "isImage": False, "noOutputExpected": False}
         return ToolResult(
@@ -229,7 +260,9 @@ class WorkspaceTools:
         file, content = self._text_file(path, validation=True)
         if old == new:
             raise _Refused("No changes to make: old_string and new_string are exactly the same.", validation=True)
-        count = content.count(old) if old else 0
+        if not old:
+            raise _Refused("Cannot create new file - file already exists.", validation=True)
+        count = content.count(old)
         if count == 0:
             raise _Refused(f"String to replace not found in file.\nString: {old}", validation=True)
         if count > 1:
@@ -250,6 +283,10 @@ class WorkspaceTools:
             "replaceAll": False,
         }
         return ToolResult(f"The file {path} has been updated successfully.", structured=changed)
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _patch(before: str, after: str) -> list[dict[str, Any]]:

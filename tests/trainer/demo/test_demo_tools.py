@@ -70,7 +70,9 @@ def test_read_of_a_folder_and_of_a_database_are_refused(folder: Path) -> None:
 def test_grep_gives_files_or_lines_or_counts(folder: Path) -> None:
     assert call(folder, "Grep", pattern="^a: 1").text == "Found 1 file\ntwice.txt"
     assert call(folder, "Grep", pattern="^a: 1", output_mode="content").text == "twice.txt:1:a: 1\ntwice.txt:2:a: 1"
-    assert call(folder, "Grep", pattern="^a: 1", output_mode="count", path="twice.txt").text == "twice.txt:2"
+    assert call(folder, "Grep", pattern="^a: 1", output_mode="content", path="twice.txt").text == "1:a: 1\n2:a: 1"
+    total = "\n\nFound 2 total occurrences across 1 file."
+    assert call(folder, "Grep", pattern="^a: 1", output_mode="count", path="twice.txt").text == "twice.txt:2" + total
     assert call(folder, "Grep", pattern="no such").text == "No files found"
     assert call(folder, "Grep", pattern="no such", output_mode="content").text == "No matches found"
     assert call(folder, "Grep", pattern="(").is_error
@@ -93,7 +95,7 @@ def test_edit_replaces_what_stands_there_exactly_once(folder: Path) -> None:
         ("c: 9", "c: 1", "<tool_use_error>String to replace not found in file.\nString: c: 9</tool_use_error>"),
         ("a: 1", "a: 2", "<tool_use_error>Found 2 matches of the string to replace, but replace_all is false."),
         ("b: 2", "b: 2", "<tool_use_error>No changes to make: old_string and new_string are exactly the same."),
-        ("", "x", "<tool_use_error>String to replace not found in file."),
+        ("", "x", "<tool_use_error>Cannot create new file - file already exists.</tool_use_error>"),
     ],
 )
 def test_an_edit_that_is_refused_changes_nothing(folder: Path, old: str, new: str, message: str) -> None:
@@ -127,7 +129,10 @@ def test_wrong_calls_get_claude_codes_answer(folder: Path, name: str, arguments:
 def test_bash_reports_exit_code_stdout_and_stderr(folder: Path) -> None:
     assert call(folder, "Bash", command="echo out; echo err >&2; exit 3").text == "Exit code 3\nout\nerr"
     assert call(folder, "Bash", command="grep b: twice.txt").text == "b: 2"
-    assert call(folder, "Bash", command="grep zzz twice.txt").text == "Exit code 1"
+    for command in ("grep zzz twice.txt", "ls; cat twice.txt | grep zzz", "test -f zzz"):
+        assert not call(folder, "Bash", command=command).is_error, "nothing found is an answer"
+    assert call(folder, "Bash", command="grep zzz twice.txt").text == "(Bash completed with no output)"
+    assert call(folder, "Bash", command="grep zzz twice.txt || false").text == "Exit code 1"
     assert call(folder, "Bash", command="true").text == "(Bash completed with no output)"
     assert call(folder, "Bash", command="echo a; echo b >&2").text == "a\nb"
     assert call(folder, "Bash", command="pwd").text == str(folder)
