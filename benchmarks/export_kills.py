@@ -1,16 +1,19 @@
-"""SIGKILL at random moments of an export, a quantisation and a merge: is anything broken, does a re-run finish?
+"""SIGKILL at random moments of an export, a quantisation, a merge, a release: is anything broken, does a re-run finish?
 
     python benchmarks/export_kills.py [--kills N] [--seed S] [--json]
 
 A small random Llama with an adapter is exported, quantised and merged over and over in a process of its own, which is
 killed at a random moment; then everything under a final name must be whole, byte for byte what an undisturbed run
 makes, and no more may lie beside it than the last run left. The kills are shared evenly between the three. At the end
-one run of each must finish and leave nothing but the finished files. About a minute for 50 kills on a quiet machine.
+one run of each must finish and leave nothing but the finished files. Half as many kills more hit releases: two students
+take turns under one name, and after each kill the registry, the two GGUF files and the card must be those of one of
+them. About two minutes for 50 kills on a quiet machine.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -19,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +75,62 @@ def work(task: str, folder: Path) -> None:
         write_merged_checkpoint(base, adapter, out / "merged", shard_bytes=4 << 20)
 
 
+def release_turns(folder: Path, turns: Iterable[Path | None]) -> None:
+    """Releases one student after the other under the same name."""
+    from trainer.config import ExportConfig
+    from trainer.export.release import release
+
+    for adapter in turns:
+        if release(folder / "base", adapter, folder / "models", "m", ExportConfig(context_length=512)).entry is None:
+            raise SystemExit("export_kills: the doctor refused a sound model")
+
+
+def release_state(models: Path) -> tuple[str, ...]:
+    """Digests of the registered files, once they are as registered and the card names them.
+
+    Raises:
+        TrainerError: registry, files and card are not of one release.
+    """
+    from trainer.errors import TrainerError
+    from trainer.export.registry import Registry
+
+    entry = Registry(models).verify("m")
+    if any(file.sha256 not in (models / "m.md").read_text() for file in entry.files):
+        raise TrainerError(f"{models}/m.md: not the card of the registered model")
+    return tuple(file.sha256 for file in entry.files)
+
+
+def kill_releases(folder: Path, kills: int, draw: random.Random) -> dict[str, Any]:
+    """Kills releases and looks at what is registered."""
+    from trainer.errors import TrainerError
+
+    students = (None, folder / "adapter")
+    whole = []
+    began = time.monotonic()
+    for student in students:
+        in_child(lambda student=student: release_turns(folder, [student]))  # type: ignore[misc]
+        whole.append(release_state(folder / "models"))
+    seconds = (time.monotonic() - began) / len(students)
+    broken, seen = [], []
+    for number in range(kills):
+        endless = itertools.cycle(students if number % 2 else students[::-1])
+        in_child(lambda turns=endless: release_turns(folder, turns), draw.uniform(0, 3 * seconds))  # type: ignore[misc]
+        try:
+            seen.append(release_state(folder / "models"))
+        except TrainerError as error:
+            broken.append(str(error))
+    broken += [f"unknown files: {state}" for state in set(seen) - set(whole)]
+    in_child(lambda: release_turns(folder, students[1:]))
+    left = [path.name for path in (folder / "models").glob(".*") if path.name != ".registry.lock"]
+    return {
+        "releases_killed": kills,
+        "releases_broken": broken,
+        "release_outcomes": [seen.count(state) for state in whole],
+        "release_leftovers": left,
+        "release_rerun_finishes": release_state(folder / "models") == whole[1],
+    }
+
+
 def finished(out: Path) -> dict[str, str]:
     """Digest of everything under a final name."""
     from trainer.export.export_records import sha256_of
@@ -115,7 +174,8 @@ def benchmark(folder: Path, kills: int, seed: int) -> dict[str, Any]:
     import torch
 
     import trainer.export.gguf_exporter
-    import trainer.export.lora_merge  # noqa: F401 - loaded once, before the forks
+    import trainer.export.lora_merge
+    import trainer.export.release  # noqa: F401 - loaded once, before the forks
 
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -144,6 +204,10 @@ def benchmark(folder: Path, kills: int, seed: int) -> dict[str, Any]:
     for task in TASKS:
         in_child(lambda task=task: work(task, folder))  # type: ignore[misc]
     left = [path.name for path in out.iterdir() if _leftover(path.relative_to(out))]
+    releases = kill_releases(folder, kills // 2, draw)
+    released = (
+        not releases["releases_broken"] and not releases["release_leftovers"] and releases["release_rerun_finishes"]
+    )
     return {
         "kills": kills,
         "in_the_middle_of_writing": ended_within,
@@ -151,7 +215,8 @@ def benchmark(folder: Path, kills: int, seed: int) -> dict[str, Any]:
         "most_leftovers": most,
         "leftovers_after_a_rerun": left,
         "rerun_finishes": finished(out) == whole,
-        "met": not broken and not left and most <= 2 and finished(out) == whole,
+        **releases,
+        "met": not broken and not left and most <= 2 and finished(out) == whole and released,
     }
 
 
@@ -177,6 +242,12 @@ def main() -> None:
             f"after a re-run: {len(found['leftovers_after_a_rerun'])}"
         )
         print(f"re-run finishes with the same bytes: {'yes' if found['rerun_finishes'] else 'NO'}")
+        first, second = found["release_outcomes"]
+        print(
+            f"{found['releases_killed']} kills of releases: {first} left one student, {second} the other, "
+            f"mixed or broken {len(found['releases_broken'])}  {', '.join(found['releases_broken'][:3])}"
+        )
+        print(f"re-run finishes, nothing is left behind: {'yes' if found['release_rerun_finishes'] else 'NO'}")
     if not found["met"]:
         raise SystemExit(1)
 
