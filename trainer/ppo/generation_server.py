@@ -220,7 +220,8 @@ class GenerationServer:
         try:
             self._ask("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(self._folder / name)})
         except _RefusedError as refused:
-            raise self._explained(refused, "the adapter") from None
+            if "already been loaded" not in refused.reason:  # by a try whose answer was lost
+                raise self._explained(refused, "the adapter") from None
         for old in self._folder.iterdir():
             if old.name != name:
                 shutil.rmtree(old, ignore_errors=True)
@@ -232,7 +233,8 @@ class GenerationServer:
             try:
                 self._ask("POST", "/v1/unload_lora_adapter", {"lora_name": loaded})
             except _RefusedError as refused:
-                raise self._explained(refused, f"to give up {loaded}") from None
+                if "cannot be found" not in refused.reason:
+                    raise self._explained(refused, f"to give up {loaded}") from None
 
     def _json(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         try:

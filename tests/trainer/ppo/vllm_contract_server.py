@@ -53,6 +53,7 @@ class ContractServer:
     Attributes:
         asked: (method, path, body) of every request that was understood.
         failing: statuses that the next requests get instead of an answer; 0 closes the connection, -1 never answers.
+        lost: (method, path) of requests that are carried out once and whose answer is lost.
         noise: added to the log-probabilities, as other kernels would: nats, drawn evenly from ±noise.
     """
 
@@ -65,6 +66,7 @@ class ContractServer:
         self.loaded: dict[str, str] = {}
         self.asked: list[tuple[str, str, dict[str, Any]]] = []
         self.failing: list[int] = []
+        self.lost: list[tuple[str, str]] = []
         self.noise = 0.0
         self.knows_token_ids = True
         self.released = threading.Event()
@@ -185,6 +187,10 @@ def listening(server: ContractServer) -> Iterator[str]:
                     said = server.answer(method, self.path, body, self.headers.get("Authorization"))
                 except Refused as refused:
                     status, said = refused.status, refused.body
+                if (method, self.path) in server.lost:
+                    server.lost.remove((method, self.path))
+                    self.close_connection = True
+                    return
             content = (said if isinstance(said, str) else json.dumps(said)).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(content)))
@@ -200,7 +206,10 @@ def listening(server: ContractServer) -> Iterator[str]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Listener(ThreadingHTTPServer):
+        request_queue_size = 128
+
+    listener = Listener(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=listener.serve_forever, daemon=True)
     thread.start()
     try:
