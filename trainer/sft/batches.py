@@ -22,8 +22,8 @@ Row = dict[str, Any]
 """`input_ids`, `loss_weights`, `written` (one entry per token), `numbers` (index of each sample in the row), `starts`
 (where each begins), `length`."""
 Batch = dict[str, torch.Tensor]
-"""`input_ids`, `labels`, `loss_weights`, `written`: [rows, length]; `numbers`: indices of the samples. A packed one has
-one row, and `position_ids` beside it."""
+"""`input_ids`, `labels`, `loss_weights`, `written`: [rows, length]; `numbers`: indices of the samples, none for rows
+that only fill up (they come last). A packed one has one row, and `position_ids` beside it."""
 
 
 def pack(lengths: Sequence[int], room: int, keep_order: bool = False) -> list[list[int]]:
@@ -71,6 +71,16 @@ def packed_rows(rows: Sequence[Row], room: int, keep_order: bool = False) -> lis
     return made
 
 
+def filled(rows: list[Row], multiple: int, pad: int) -> list[Row]:
+    """The rows, and behind them as many of one token that teach nothing as make a multiple of `multiple`.
+
+    Several processes take equally many batches of equally many rows. Without these accelerate would hand out rows of
+    the epoch's beginning a second time, and they would learn something else than one process does.
+    """
+    filler = {"input_ids": [pad], "loss_weights": [0.0], "written": [False], "numbers": [], "starts": [0], "length": 1}
+    return [*rows, *[filler] * (-len(rows) % multiple)]
+
+
 def collate_padded(pad: int) -> Callable[[list[Row]], Batch]:
     """Right padding; causal attention never looks at it, so no attention mask is needed."""
 
@@ -85,7 +95,7 @@ def collate_padded(pad: int) -> Callable[[list[Row]], Batch]:
             ids[index, :count] = torch.tensor(row["input_ids"])
             weights[index, :count] = torch.tensor(row["loss_weights"])
             written[index, :count] = torch.tensor(row["written"])
-        numbers = torch.tensor([number for row in rows for number in row["numbers"]])
+        numbers = torch.tensor([number for row in rows for number in row["numbers"]], dtype=torch.long)
         return {
             "input_ids": ids,
             "labels": torch.where(weights > 0, ids, IGNORED),
@@ -128,7 +138,7 @@ def samples_in(batch: Batch) -> int:
 def cut(batch: Batch, parts: int) -> list[Batch]:
     """A batch as `parts` smaller ones of whole samples, or as many as it has samples; together the same tokens."""
     count = samples_in(batch)
-    parts = min(parts, count)
+    parts = max(1, min(parts, count))
     if parts == 1:
         return [batch]
     edges = [count * part // parts for part in range(parts + 1)]

@@ -27,7 +27,7 @@ from trainer.errors import TrainerError
 from trainer.processes import is_main_process, main_process_first, process_count, wait_for_all
 from trainer.records import BCSample
 from trainer.run_folder import RunFolder, write_atomic
-from trainer.sft.batches import Row, collate_packed, collate_padded, packed_rows
+from trainer.sft.batches import Row, collate_packed, collate_padded, filled, packed_rows
 from trainer.sft.renaming import with_renamed_copies
 from trainer.sft.run_log import Progress, RunLog
 from trainer.sft.student_samples import FILE as SAMPLES
@@ -168,6 +168,8 @@ def train_sft(
     in_order = config.dataset.order == "curriculum"
     if sft.packing:
         rows = packed_rows(rows, config.dataset.max_tokens, in_order)
+    if process_count() > 1:
+        rows = filled(rows, sft.batch_size * process_count(), tokenizer.pad_token_id)
     adapter = LoraConfig(
         r=sft.lora_r,
         lora_alpha=sft.lora_alpha,

@@ -24,20 +24,25 @@ class EpochSampler(Sampler[int]):  # type: ignore[misc]
 
     transformers' own draws from torch's generator, whose state in the middle of an epoch cannot give that epoch's order
     again; a continued run would see some samples twice.
+
+    Args:
+        fillers: rows behind the last sample, see `batches.filled`; they stay there.
     """
 
-    def __init__(self, lengths: Sequence[int], update: int, seed: int) -> None:
+    def __init__(self, lengths: Sequence[int], update: int, seed: int, fillers: int = 0) -> None:
         self._lengths = list(lengths)
+        self._fillers = fillers
         self._update = update
         self._seed = seed
         self.epoch = 0
 
     def __len__(self) -> int:
-        return len(self._lengths)
+        return len(self._lengths) + self._fillers
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self.epoch)
-        return iter(get_length_grouped_indices(self._lengths, self._update, generator=generator))
+        order = get_length_grouped_indices(self._lengths, self._update, generator=generator)
+        return iter([*order, *range(len(order), len(self))])
 
 
 class NotANumberError(Exception):
@@ -71,8 +76,9 @@ class WeightedSftTrainer(SFTTrainer):  # type: ignore[misc]
         if self.args.train_sampling_strategy == "sequential":
             return super()._get_train_sampler(train_dataset)
         update = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.accelerator.num_processes
-        lengths = self.train_dataset[self.args.length_column_name]
-        self._sampler = EpochSampler(lengths, update, self.args.data_seed)
+        fillers = sum(not numbers for numbers in self.train_dataset["numbers"])
+        lengths = self.train_dataset[self.args.length_column_name][: len(self.train_dataset) - fillers]
+        self._sampler = EpochSampler(lengths, update, self.args.data_seed, fillers)
         return self._sampler
 
     def begin_epoch(self, epoch: int) -> None:

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from tests.trainer.sft.small_sft import curve, samples, settings, train
 from trainer.run_folder import RunFolder
 from trainer.sft.batch_plan import FILE as PLAN
-from trainer.sft.batches import IGNORED, collate_packed, collate_padded, cut, pack, packed_rows
+from trainer.sft.batches import IGNORED, collate_packed, collate_padded, cut, filled, pack, packed_rows, samples_in
 from trainer.sft.sft_trainer import encode_samples
+from trainer.sft.weighted_trainer import EpochSampler
 from trainer.student.base_model import load_model, load_tokenizer
 
 LENGTHS = st.lists(st.integers(1, 100), max_size=60)
@@ -105,3 +106,26 @@ def test_packed_padded_and_accumulated_training_are_the_same(base: str, tmp_path
     for name, losses in curves.items():
         assert losses == pytest.approx(curves["padded"], rel=1e-4), name
     assert curves["padded"][-1] < 0.98 * curves["padded"][0], "it learns"
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_rows_that_fill_up_the_last_batch_teach_nothing_and_are_no_samples(
+    rows: list[dict[str, object]], packed: bool
+) -> None:
+    collate = collate_packed if packed else collate_padded(7)
+    padded = filled(rows, 4, pad=7)
+    assert (len(rows), len(padded), filled(padded, 4, pad=7)) == (6, 8, padded)
+    batch, alone = collate(padded[4:]), collate(rows[4:])
+    assert (batch["labels"] != IGNORED).sum() == (alone["labels"] != IGNORED).sum() > 0
+    assert batch["written"].sum() == alone["written"].sum()
+    assert samples_in(batch) == samples_in(alone) == 2
+    nothing = collate(padded[6:])
+    assert (nothing["labels"] == IGNORED).all()
+    assert (samples_in(nothing), len(cut(nothing, 2))) == (0, 1)
+
+
+def test_order_of_an_epoch_keeps_what_fills_up_at_its_end() -> None:
+    lengths = [5, 9, 3, 7, 4]
+    order = list(EpochSampler(lengths, 4, seed=1, fillers=3))
+    assert order[-3:] == [5, 6, 7]
+    assert order[:5] == list(EpochSampler(lengths, 4, seed=1))
