@@ -1,6 +1,6 @@
 """What a PPO update costs beside the model's own work, against TRL's PPOTrainer, and how much memory it needs.
 
-    python benchmarks/ppo_overhead.py [--parts share,peer,memory] [--updates N] [--json]
+    python benchmarks/ppo_overhead.py [--parts share,peer,memory] [--updates N] [--rounds N] [--json]
 
 share   CPU seconds of updates on the demo world (the weak student of ppo_gain.py, which is trained first where it is
         not there: minutes), by what they went into. Overhead is everything outside forward, backward and generate.
@@ -8,7 +8,8 @@ peer    Updates per CPU second of ours and of TRL's PPOTrainer on the same rando
         episodes, prompt and response lengths, epochs, minibatches, float32, one turn per episode. TRL 1.13 dropped PPO,
         so its last release with it, 1.12, is installed into a virtual environment of its own under
         ~/.cache/claude-capture/peers. TRL's reward model is a stub that costs nothing; its value model is a second
-        backbone of the same shape, because that is what it asks for. Ours scores with the real reward.
+        backbone of the same shape, because that is what it asks for. Ours scores with the real reward. Both sides take
+        turns, so many updates a round; the ratio is the mean over rounds with its 95 % interval (Student's t).
 memory  Peak memory of log-probabilities and their gradient for a Llama-3-sized vocabulary: ours, with logits at written
         tokens only and in chunks, and a plain loop with logits of all tokens; each in a process of its own.
 
@@ -21,6 +22,7 @@ import argparse
 import functools
 import itertools
 import json
+import math
 import os
 import resource
 import shutil
@@ -109,14 +111,15 @@ print("RESULT " + json.dumps(marks))
 
 @dataclass
 class Stopwatch:
-    """CPU seconds by label; time inside a nested label counts for that one alone."""
+    """Seconds by label, of this process's CPU or of another clock; time inside a nested label counts there alone."""
 
+    clock: Callable[[], float] = time.process_time
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     _open: list[tuple[str, float]] = field(default_factory=list)
 
     @contextmanager
     def __call__(self, label: str) -> Iterator[None]:
-        now = time.process_time()
+        now = self.clock()
         if self._open:
             outer, since = self._open[-1]
             self.seconds[outer] += now - since
@@ -124,7 +127,7 @@ class Stopwatch:
         try:
             yield
         finally:
-            now = time.process_time()
+            now = self.clock()
             label, since = self._open.pop()
             self.seconds[label] += now - since
             if self._open:
@@ -142,41 +145,48 @@ class Stopwatch:
         setattr(owner, name, timed)
 
 
-def share(folder: Path, base: str, updates: int) -> dict[str, Any]:
-    """CPU seconds per update by what they went into; the first update is not counted."""
+def watch_update(watch: Stopwatch, student: Any) -> None:
+    """Labels all that a PPO update of this student does; forward, backward and generate are the model's own work."""
     import torch
-    from accelerate import Accelerator
-    from ppo_gain import prepare, weak_student
 
     from trainer.ppo import learner, ppo_trainer, rollout_buffer
     from trainer.ppo.replay_environment import ReplayEnvironment
     from trainer.ppo.value_head import Actor
-    from trainer.reward.behavioral_reward_model import BehavioralRewardModel
-    from trainer.run_folder import RunFolder
     from trainer.student import episodes
-    from trainer.student.base_model import load_adapted, load_tokenizer
 
-    road = prepare(folder, base, quick=True)
-    changes = {"updates": updates + 1, "value_warmup": 0, "target_kl": 1e9, "episodes_per_update": EPISODES}
-    settings = road.config.ppo.model_copy(update=changes | {"minibatch_size": MINIBATCH, "epochs": EPOCHS})
-    config = road.config.model_copy(update={"ppo": settings})
-    weak = weak_student(road, config)
-    student = load_adapted(config.student.base_model, config.student, weak["adapter"], trainable=True)
-    watch, totals = Stopwatch(), []
     watch.watch(student.get_base_model(), "forward", "generate")
     watch.watch(episodes, "choose", "generate")
     watch.watch(Actor, "forward", "forward")
-    watch.watch(Accelerator, "backward", "backward")
+    watch.watch(torch.Tensor, "backward", "backward")
     watch.watch(torch.optim.AdamW, "step", "optimiser")
     watch.watch(ppo_trainer._Loop, "update", "bookkeeping, metrics, log")
     watch.watch(learner.Learner, "improve_policy", "gradient clipping and loss")
     watch.watch(learner.Learner, "fit_values", "value head")
     watch.watch(learner.Learner, "look_back", "GAE and gathering")
     watch.watch(learner, "minibatches", "padding")
-    watch.watch(rollout_buffer, "run_episodes", "lock step and tokenising")
+    watch.watch(ppo_trainer, "collect", "lock step and tokenising")
     watch.watch(ReplayEnvironment, "step", "environment")
     watch.watch(rollout_buffer, "_environment", "environment")
     watch.watch(rollout_buffer, "score_episode", "reward")
+
+
+def share(folder: Path, base: str, updates: int) -> dict[str, Any]:
+    """CPU seconds per update by what they went into; the first update is not counted."""
+    from ppo_gain import prepare, weak_student
+
+    from trainer.ppo.ppo_trainer import train_ppo
+    from trainer.reward.behavioral_reward_model import BehavioralRewardModel
+    from trainer.run_folder import RunFolder
+    from trainer.student.base_model import load_adapted, load_tokenizer
+
+    road = prepare(folder, base, quick=True)
+    changes = {"updates": updates + 1, "value_warmup": 0, "target_kl": 1e9, "episodes_per_update": EPISODES}
+    settings = road.config.ppo.model_copy(update=changes | {"minibatch_size": MINIBATCH, "epochs": EPOCHS})
+    config = road.config.model_copy(update={"ppo": settings})
+    adapter, _ = weak_student(road, config)
+    student = load_adapted(config.student.base_model, config.student, adapter, trainable=True)
+    watch, totals = Stopwatch(), []
+    watch_update(watch, student)
     first: dict[str, float] = {}
 
     def progress(update: int, _: int, metrics: dict[str, Any]) -> None:
@@ -187,7 +197,7 @@ def share(folder: Path, base: str, updates: int) -> dict[str, Any]:
     shutil.rmtree(folder / "runs" / "overhead", ignore_errors=True)
     run = RunFolder(folder / "runs", "overhead", config)
     reward = BehavioralRewardModel(config.reward)
-    ppo_trainer.train_ppo(
+    train_ppo(
         student, load_tokenizer(config.student.base_model), road.cases("train"), [], reward, config, run,
         progress=progress,
     )  # fmt: skip
@@ -244,21 +254,31 @@ def random_base(folder: Path) -> Path:
     return folder
 
 
-class _Question:
-    """One prompt, one turn."""
+class Question:
+    """One prompt of so many words, one turn."""
 
-    def __init__(self) -> None:
+    def __init__(self, words: int = 120) -> None:
         self.tools: list[dict[str, Any]] = []
+        self.words = words
 
     def reset(self) -> list[dict[str, Any]]:
-        return [{"role": "system", "content": "You are a coding agent."}, {"role": "user", "content": "word " * 120}]
+        prompt = "word " * self.words
+        return [{"role": "system", "content": "You are a coding agent."}, {"role": "user", "content": prompt}]
 
     def step(self, turn: Any) -> None:
         return None
 
 
-def ours(base: Path, updates: int, folder: Path) -> tuple[list[tuple[float, float]], list[int]]:
-    """(CPU, wall) seconds at the end of each update, and the prompt's tokens."""
+def prompt_ids(base: Path) -> list[int]:
+    """Tokens of the prompt that both sides answer."""
+    from trainer.student.base_model import load_tokenizer
+    from trainer.student.chat_format import encode
+
+    return encode(load_tokenizer(str(base)), Question().reset(), generation_prompt=True).ids
+
+
+def ours(base: Path, updates: int, folder: Path) -> list[tuple[float, float]]:
+    """(CPU, wall) seconds at the end of each update."""
     from peft import LoraConfig, get_peft_model
 
     from claude_capture.claude_trace_schema import Trace
@@ -267,7 +287,6 @@ def ours(base: Path, updates: int, folder: Path) -> tuple[list[tuple[float, floa
     from trainer.reward.behavioral_reward_model import BehavioralRewardModel
     from trainer.run_folder import RunFolder
     from trainer.student.base_model import load_model, load_tokenizer
-    from trainer.student.chat_format import encode
     from trainer.student.episodes import Case
 
     config = Config()
@@ -278,7 +297,7 @@ def ours(base: Path, updates: int, folder: Path) -> tuple[list[tuple[float, floa
     model, tokenizer = load_model(str(base), config.student).eval(), load_tokenizer(str(base))
     policy = get_peft_model(model, LoraConfig(r=16, lora_alpha=16, target_modules="all-linear"))
     reference = Trace(trace_id="t", session_id="s", user_prompt="word", claude_response="A word, said 120 times.")
-    cases = [Case(f"t{n}", (reference,), _Question, split="train") for n in range(EPISODES)]
+    cases = [Case(f"t{n}", (reference,), Question, split="train") for n in range(EPISODES)]
     marks: list[tuple[float, float]] = []
 
     def progress(update: int, _: int, metrics: dict[str, Any]) -> None:
@@ -288,7 +307,7 @@ def ours(base: Path, updates: int, folder: Path) -> tuple[list[tuple[float, floa
 
     reward = BehavioralRewardModel(config.reward)
     train_ppo(policy, tokenizer, cases, [], reward, config, RunFolder(folder, "ours", config), progress=progress)
-    return marks, encode(tokenizer, _Question().reset(), generation_prompt=True).ids
+    return marks
 
 
 def peer_python() -> Path | None:
@@ -331,17 +350,29 @@ def per_update(marks: list[tuple[float, float]]) -> dict[str, float]:
     return {"cpu": statistics.median(gap[0] for gap in gaps), "wall": statistics.median(gap[1] for gap in gaps)}
 
 
-def peer(updates: int) -> dict[str, Any]:
-    """Seconds per update of both sides, over the same base in one run."""
+def peer(updates: int, rounds: int) -> dict[str, Any]:
+    """Seconds per update of both sides, in turns over the same base in one run."""
+    from trainer.report.statistics import mean_interval
+
+    seconds: dict[str, list[dict[str, float]]] = {"ours": [], "trl": []}
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        base = random_base(folder / "base")
-        marks, prompt = ours(base, updates + 1, folder)
-        other = theirs(base, prompt, updates + 1, folder)
-    found: dict[str, Any] = {"updates": updates, "prompt": len(prompt), "response": RESPONSE, "ours": per_update(marks)}
-    if other is not None:
-        found["trl"] = per_update(other)
-        found["speedup"] = found["trl"]["cpu"] / found["ours"]["cpu"]
+        base = random_base(Path(name) / "base")
+        prompt = prompt_ids(base)
+        for number in range(rounds):
+            folder = Path(name) / f"round-{number}"
+            folder.mkdir()
+            sides = ("ours", "trl") if number % 2 == 0 else ("trl", "ours")
+            for side in sides:
+                marks = ours(base, updates + 1, folder) if side == "ours" else theirs(base, prompt, updates + 1, folder)
+                seconds[side] += [] if marks is None else [per_update(marks)]
+    found: dict[str, Any] = {"updates": updates, "rounds": rounds, "prompt": len(prompt), "response": RESPONSE}
+    for side, measured in seconds.items():
+        if measured:
+            found[side] = {clock: statistics.median(one[clock] for one in measured) for clock in ("cpu", "wall")}
+    if seconds["trl"]:
+        ratios = [trl["cpu"] / own["cpu"] for own, trl in zip(seconds["ours"], seconds["trl"], strict=True)]
+        found["speedup"] = list(mean_interval(ratios, method="t", bounds=(0.0, math.inf))[:3])
+        found["ratios"] = ratios
     return found
 
 
@@ -408,16 +439,17 @@ def show(found: dict[str, Any]) -> None:
         part = found["peer"]
         print(
             f"\n{EPISODES} episodes of {part['prompt']} + {part['response']} tokens, {EPOCHS} epochs of minibatches of "
-            f"{MINIBATCH}, medians of {part['updates']}"
+            f"{MINIBATCH}, {part['updates']} updates a side in each of {part['rounds']} rounds"
         )
         for label, side in (("ours", "ours"), (f"TRL {TRL} PPOTrainer", "trl")):
             if side in part:
                 cpu, wall = part[side]["cpu"], part[side]["wall"]
                 print(f"  {label:28}{cpu:8.2f} CPU s per update, {60 / cpu:6.1f} updates a minute ({wall:.2f} s wall)")
         if "speedup" in part:
+            mean, low, high = part["speedup"]
             print(
-                f"  {part['speedup']:.2f} times as fast (wanted {WANTED_SPEEDUP}) "
-                f"{verdict(part['speedup'] >= WANTED_SPEEDUP)}"
+                f"  {mean:.2f} times as fast [{low:.2f}, {high:.2f}] (wanted {WANTED_SPEEDUP}) "
+                f"{verdict(mean >= WANTED_SPEEDUP)}"
             )
     if "memory" in found:
         part = found["memory"]
@@ -442,6 +474,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", default="share,peer,memory", help="which of the three, with commas")
     parser.add_argument("--updates", type=int, default=5, help="updates that are counted")
+    parser.add_argument("--rounds", type=int, default=3, help="how often both sides of `peer` take turns")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="that of ppo_gain.py")
     parser.add_argument("--base", default="tiny", help="that of ppo_gain.py")
     parser.add_argument("--memory-side", choices=("ours", "naive"), help=argparse.SUPPRESS)
@@ -453,7 +486,7 @@ def main() -> None:
         return
     parts = {
         "share": lambda: share(options.folder, options.base, options.updates),
-        "peer": lambda: peer(options.updates),
+        "peer": lambda: peer(options.updates, options.rounds),
         "memory": memory,
     }
     found = {name: parts[name]() for name in options.parts.split(",")}
