@@ -1,6 +1,7 @@
 """What PPO adds to a weak student: mean reward on prompts that no training session resembles, before and after.
 
     python benchmarks/ppo_gain.py [--seeds N] [--quick] [--folder DIR] [--json]
+    python benchmarks/ppo_gain.py --join SEED0.json SEED1.json …     # of --seeds 1 --first-seed N --json
 
 The demo world is recorded once. Per seed an SFT student is trained on it and stopped early, while its learning rate is
 still high. PPO goes on from there on the training prompts, in replays of the recorded sessions. Both students then work
@@ -39,15 +40,16 @@ from trainer.student.episodes import Case
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = Path.home() / ".cache" / "claude-capture" / "ppo-gain"
-SFT_STEPS, TAKEN_AT = 600, 400
+SFT_STEPS, TAKEN_AT = 900, 600
 """SFT is set up for so many steps; the weak student is the one of this step, stopped while it still learned fast."""
 PPO = {
     "updates": 30,
-    "episodes_per_update": 32,
+    "episodes_per_update": 64,
+    "episodes_per_prompt": 4,
     "learning_rate": 2e-4,
     "value_warmup": 1,
     "temperature": 0.6,  # at 1 two of three calls of a weak student are errors, greedily one of five
-    "kl_coefficient": 0.1,
+    "kl_coefficient": 0.05,
     "eval_every": 6,
     "eval_prompts": 60,
 }
@@ -273,13 +275,18 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=FOLDER, help=f"world, weak students and runs (default {FOLDER})")
     parser.add_argument("--base", default="tiny", help="'tiny' (made where it is not there), or a folder")
     parser.add_argument("--ppo", type=json.loads, default={}, help="other [ppo] settings, as JSON")
+    parser.add_argument("--join", type=Path, nargs="+", help="put together what runs of single seeds printed")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    ppo = PPO | ({"updates": 8} if options.quick else {}) | options.ppo
-    road = prepare(options.folder, options.base, options.quick)
-    seeds = range(options.first_seed, options.first_seed + options.seeds)
-    found = report([measure(road, seed, ppo, options.quick) for seed in seeds])
+    if options.join:
+        runs = [run for file in options.join for run in json.loads(file.read_bytes())["runs"]]
+        found = report([SeedResult(**run) for run in sorted(runs, key=lambda run: int(run["seed"]))])
+    else:
+        ppo = PPO | ({"updates": 8} if options.quick else {}) | options.ppo
+        road = prepare(options.folder, options.base, options.quick)
+        seeds = range(options.first_seed, options.first_seed + options.seeds)
+        found = report([measure(road, seed, ppo, options.quick) for seed in seeds])
     if options.json:
         print(json.dumps(found))
         return
