@@ -165,7 +165,7 @@ def compute_in_float32(model: Any) -> None:
 
     for module in model.modules():
         if isinstance(module, nn.Linear):
-            module.forward = partial(multiplied, module)  # type: ignore[method-assign]
+            module.forward = partial(multiplied, module)
         elif isinstance(module, nn.Embedding):
             module.register_forward_hook(lambda _module, _given, embedded: embedded.float())
 
