@@ -6,7 +6,9 @@ Every node has this package installed, and sees data and runs at the same paths:
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any, TypeVar
 
 from trainer.errors import TrainerError
@@ -43,8 +45,7 @@ def ray_tasks(task: Callable[[Item], Result], items: Sequence[Item], most: int, 
         handed_over = iter(items)
 
         def hand_over(count: int) -> None:
-            for item, _ in zip(handed_over, range(count), strict=False):
-                waiting.append(remote.remote(task, item))
+            waiting.extend(remote.remote(task, item) for item in islice(handed_over, count))
 
         hand_over(most)
         while waiting:
@@ -65,7 +66,10 @@ def _carried_out(task: Callable[[Item], Result], item: Item) -> Result:
 
 
 def _connect(ray: Any, address: str) -> None:
+    host, _, port = address.rpartition(":")
     try:
+        if port.isdigit() and "/" not in host:  # Ray itself tries for minutes
+            socket.create_connection((host.strip("[]"), int(port)), timeout=20).close()
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", configure_logging=False)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         reason = str(error).strip().split("\n")[0]
