@@ -28,6 +28,8 @@ from trainer.demo.world import make_episodes, record_sessions
 ROOT = Path(__file__).resolve().parent.parent
 WANTED = 1e-4
 SESSIONS, GLOBAL_BATCH = 24, 4
+STUDENT_STEPS = 300
+"""SFT of the student that PPO starts from: it must earn something, or there is nothing to learn and nothing differs."""
 ENVIRONMENT = {
     **os.environ,
     "ACCELERATE_USE_CPU": "true",
@@ -49,11 +51,12 @@ test_fraction = 0.0
 layers = 2
 copy_steps = 20
 [sft]
-lora_r = 8
-lora_alpha = 8
-learning_rate = 1e-3
+lora_r = 32
+lora_alpha = 32
+learning_rate = 2e-3
+adam_beta2 = 0.98
 batch_size = {batch}
-max_steps = {steps}
+max_steps = {sft_steps}
 logging_steps = 1
 bf16 = false
 train_embeddings = true
@@ -64,7 +67,7 @@ minibatch_size = 3
 learning_rate = 1e-4
 value_warmup = 2
 max_turns = 2
-max_new_tokens = 16
+max_new_tokens = 64
 eval_every = 1000
 eval_prompts = 2
 target_kl = 1.0
@@ -92,11 +95,11 @@ def run(stage: str, config: Path, engine: str | None) -> None:
     json.loads(done.stdout)  # the main process alone has spoken
 
 
-def write_config(folder: Path, data: Path, steps: int, batch: int) -> Path:
+def write_config(folder: Path, data: Path, steps: int, sft_steps: int, batch: int = GLOBAL_BATCH) -> Path:
     """A folder of its own for each engine, so that none goes on with another's run."""
     folder.mkdir(parents=True)
     file = folder / "config.toml"
-    file.write_text(CONFIG.format(data=data, runs=folder / "runs", steps=steps, batch=batch))
+    file.write_text(CONFIG.format(data=data, runs=folder / "runs", steps=steps, sft_steps=sft_steps, batch=batch))
     return file
 
 
@@ -118,8 +121,10 @@ def largest_difference(one: list[float], other: list[float]) -> float:
     """Largest |a - b| / |a| over the steps.
 
     Raises:
-        ValueError: the curves are not equally long.
+        ValueError: the curves are not equally long, or nothing was learned: two zeros are alike whatever happens.
     """
+    if not all(one):
+        raise ValueError(f"the loss is 0 at step {one.index(0) + 1}: nothing was learned, so nothing can differ")
     return max(abs(a - b) / abs(a) for a, b in zip(one, other, strict=True))
 
 
@@ -136,17 +141,17 @@ def measure(folder: Path, steps: int, engines: list[str], stages: list[str]) -> 
     world = folder / "world"
     record_sessions(make_episodes(SESSIONS, False, 0), world / "data", world / "claude" / "projects")
     import_sessions([world / "claude" / "projects"], world / "data")
-    alone = folder / "one"
-    config = write_config(alone, world / "data", steps, GLOBAL_BATCH)
-    run("sft", config, None)
-    if "ppo" in stages:
-        run("ppo", config, None)
     rows = []
-    for engine in engines:
-        for stage in stages:
+    for stage in stages:
+        alone, sft_steps = folder / f"one-{stage}", steps if stage == "sft" else STUDENT_STEPS
+        config = write_config(alone, world / "data", steps, sft_steps)
+        run("sft", config, None)
+        if stage == "ppo":
+            run("ppo", config, None)
+        for engine in engines:
             mine = folder / f"{engine}-{stage}"
             batch = GLOBAL_BATCH // 2 if stage == "sft" else GLOBAL_BATCH
-            shared = write_config(mine, world / "data", steps, batch)
+            shared = write_config(mine, world / "data", steps, sft_steps, batch)
             if stage == "ppo":  # from the same student
                 shutil.copytree(the_run(alone, "sft"), mine / "runs" / the_run(alone, "sft").name)
             run(stage, shared, engine)

@@ -69,7 +69,7 @@ def test_two_processes_have_the_loss_curves_of_one() -> None:
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)
     assert [(row["engine"], row["stage"]) for row in rows] == [
-        (engine, stage) for engine in ("ddp", "fsdp2") for stage in ("sft", "ppo")
+        (engine, stage) for stage in ("sft", "ppo") for engine in ("ddp", "fsdp2")
     ]
     for row in rows:
         assert row["steps"] == 6

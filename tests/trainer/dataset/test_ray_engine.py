@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -23,18 +27,32 @@ needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
-    """The address of a Ray cluster of two workers on this machine."""
-    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
-    options = ["--head", "--num-cpus", "2", "--port", "0", "--include-dashboard", "false", "--disable-usage-stats"]
-    started = subprocess.run(
-        [HERE / "ray", "start", *options], env=environment, capture_output=True, text=True, timeout=240
+    """The address of a Ray cluster of two workers on this machine; it and nothing else is ended afterwards."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = f"--head --block --num-cpus 2 --node-ip-address 127.0.0.1 --port {port} --include-dashboard false"
+    head = subprocess.Popen(
+        [HERE / "ray", "start", *options.split(), "--disable-usage-stats"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     )
-    assert started.returncode == 0, started.stderr
-    (address,) = {
-        line.split("--address='")[1].split("'")[0] for line in started.stdout.splitlines() if "--address='" in line
-    }
-    yield address
-    subprocess.run([HERE / "ray", "stop", "--force"], env=environment, capture_output=True, timeout=240)
+    assert head.stdout is not None
+    try:
+        said = list(takewhile(lambda line: "Ray runtime started" not in line, head.stdout))
+        assert head.poll() is None, said
+        yield f"127.0.0.1:{port}"
+    finally:
+        os.killpg(head.pid, signal.SIGTERM)
+        try:
+            head.wait(60)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(head.pid, signal.SIGKILL)
+            head.stdout.close()
 
 
 def on(address: str, config: Config = CONFIG) -> Config:
@@ -61,6 +79,13 @@ def test_dataset_of_a_cluster_is_the_same_to_the_byte(cluster: str, tmp_path: Pa
 
 @needs_ray
 @pytest.mark.slow
+@pytest.mark.parametrize("count", [0, 1, 2, 7])
+def test_results_come_in_the_order_of_the_items(cluster: str, count: int) -> None:
+    assert run_tasks(str, range(count), 2, engine=on(cluster).engine) == [str(number) for number in range(count)]
+
+
+@needs_ray
+@pytest.mark.slow
 def test_scores_of_a_cluster_are_the_same(cluster: str) -> None:
     from dataset_traces import transformer_trace
 
@@ -80,16 +105,11 @@ def test_error_of_a_task_is_the_tasks_own(cluster: str, tmp_path: Path) -> None:
         built(tmp_path / "there", tmp_path / "traces.jsonl", on(cluster))
     assert str(here.value) == str(there.value)
     with pytest.raises(ZeroDivisionError):
-        run_tasks(divmod_by, [0], 2, engine=on(cluster).engine)
-
-
-divmod_by = (1).__floordiv__
-"""A task that every node can be sent."""
+        run_tasks((1).__floordiv__, [0], 2, engine=on(cluster).engine)
 
 
 @needs_ray
-@pytest.mark.slow
-def test_no_cluster_is_one_line(tmp_path: Path) -> None:
+def test_no_cluster_is_one_line() -> None:
     with pytest.raises(TrainerError, match=r"^no Ray cluster answers at 127\.0\.0\.1:9 \(.*`ray start --head`"):
         run_tasks(str, [1, 2], 2, engine=EngineConfig(name="ray", ray_address="127.0.0.1:9"))
 
