@@ -77,6 +77,11 @@ max_new_tokens = 40
 eval_every = 1000
 eval_prompts = 2
 target_kl = 1.0
+runaway_kl = 1000.0
+runaway_length = 100.0
+runaway_malformed = 1.0
+runaway_gap = 2.0
+runaway_patience = 1000
 bf16 = false
 """
 
@@ -131,7 +136,7 @@ def largest_difference(one: list[float], other: list[float]) -> float:
     """
     if not all(one):
         raise ValueError(f"the loss is 0 at step {one.index(0) + 1}: nothing was learned, so nothing can differ")
-    return max(abs(a - b) / abs(a) for a, b in zip(one, other, strict=True))
+    return max(abs(a - b) / max(abs(a), abs(b), 1e-9) for a, b in zip(one, other, strict=True))
 
 
 def adapter_difference(one: Path, other: Path) -> float:
