@@ -62,10 +62,9 @@ def micro_tokenizer() -> Any:
     return train_tokenizer([render(conversation)] * 4, vocab_size=300)
 
 
-def make_micro_model(tokenizer: Any) -> Any:
-    """The same random Llama (2 layers, hidden 64, 512 positions) with the same LoRA adapter each time."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
+def micro_llama(tokenizer: Any) -> LlamaConfig:
+    """2 layers, hidden 64, 512 positions."""
+    return LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=64,
         intermediate_size=128,
@@ -78,8 +77,13 @@ def make_micro_model(tokenizer: Any) -> Any:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
+
+
+def make_micro_model(tokenizer: Any) -> Any:
+    """The same random Llama (2 layers, hidden 64, 512 positions) with the same LoRA adapter each time."""
+    torch.manual_seed(0)
     lora = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", modules_to_save=["lm_head"])
-    model = get_peft_model(LlamaForCausalLM(config), lora)
+    model = get_peft_model(LlamaForCausalLM(micro_llama(tokenizer)), lora)
     with torch.no_grad():  # an adapter that does something, as one from SFT does
         for name, weight in model.named_parameters():
             if "lora_B" in name:

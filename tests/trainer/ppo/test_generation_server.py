@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
-from tests.trainer.ppo.micro import LetterReward, Silence
+from tests.trainer.ppo.micro import LetterReward, Silence, micro_llama
 from tests.trainer.ppo.vllm_contract_server import ContractServer, listening
 from trainer.config import Config
 from trainer.errors import TrainerError
@@ -39,18 +39,7 @@ class Echo(Silence):
 
 def bare(tokenizer: Any) -> Any:
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    model = LlamaForCausalLM(config)
+    model = LlamaForCausalLM(micro_llama(tokenizer))
     model.lm_head = torch.nn.Linear(64, len(tokenizer))
     torch.nn.init.normal_(model.lm_head.weight, std=0.02)
     with torch.no_grad():  # so that turns come to an end

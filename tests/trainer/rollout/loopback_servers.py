@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +19,18 @@ from trainer.loopback import bind
 from trainer.rollout.patient_protocol import PatientProtocol
 from trainer.rollout.rollout_state import RolloutState
 
+SERVE = [
+    sys.executable,
+    "-c",
+    "from trainer.cli import main; main()",
+    "rollout",
+    "serve",
+    "--port",
+    "0",
+    "--force",
+    "test",
+]
+"""The gateway as a process of its own; add `--config` and `--state`."""
 RESET = b"<reset>"
 """In a script: cut the connection here, without a goodbye."""
 

@@ -15,24 +15,13 @@ from pathlib import Path
 import aiohttp
 import pytest
 from gateway_requests import CALL, TEACHER_SAYS, question, until
-from loopback_servers import Asked, Upstream, reply
+from loopback_servers import SERVE, Asked, Upstream, reply
 
 from trainer.config import RolloutConfig, load_config
 from trainer.rollout.controller import open_rollout
 from trainer.rollout.rollout_state import LOG
 from trainer.rollout.stage_figures import score_path
 
-SERVE = [
-    sys.executable,
-    "-c",
-    "from trainer.cli import main; main()",
-    "rollout",
-    "serve",
-    "--port",
-    "0",
-    "--force",
-    "test",
-]
 BAD = "a prompt that the student always fails"
 DECIDE = """
 import random, sys, time

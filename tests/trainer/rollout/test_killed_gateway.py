@@ -8,29 +8,16 @@ import random
 import signal
 import sqlite3
 import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import aiohttp
 import pytest
 from gateway_requests import CALL, TEACHER_SAYS, question, until
-from loopback_servers import Upstream, reply
+from loopback_servers import SERVE, Upstream, reply
 
 from trainer.rollout.gateway import DECISIONS
 from trainer.rollout.rollout_state import DATABASE
-
-CLI = [
-    sys.executable,
-    "-c",
-    "from trainer.cli import main; main()",
-    "rollout",
-    "serve",
-    "--port",
-    "0",
-    "--force",
-    "test",
-]
 
 
 class Load:
@@ -72,7 +59,7 @@ def kill_under_load(folder: Path, kills: int) -> Load:
             f'models = "{folder}"\n[rollout]\nweights = [50]\n'
             f'teacher_url = "{teacher.url}"\nlocal_url = "{local.url}"\n'
         )
-        command = [*CLI, "--config", str(config), "--state", str(folder / "state")]
+        command = [*SERVE, "--config", str(config), "--state", str(folder / "state")]
         for number in range(kills):
             with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
                 assert process.stdout is not None
