@@ -127,7 +127,8 @@ class Gateway:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers: Headers = scope["headers"]
         try:
-            admit(scope["method"], scope["raw_path"], headers, self._token)
+            query = scope["query_string"]
+            admit(scope["method"], scope["raw_path"], query, headers, self._token)
             if scope["path"] == "/metrics":
                 await self._show_metrics(send)
                 return
@@ -144,7 +145,6 @@ class Gateway:
             return
         if _stamp(self._registry) != self._registry_seen:
             await self._look_at_registry()
-        query = scope["query_string"]
         target = (scope["raw_path"] + (b"?" + query if query else b"")).decode("latin-1")
         is_message = scope["method"] == "POST" and scope["path"] == "/v1/messages"
         exchange = Exchange(
@@ -306,16 +306,16 @@ class Gateway:
 
     def _still_wanted(self, exchange: Exchange) -> None:
         """Raises Fallback where the session has been taken from the student since the request came."""
-        if self._state.killed:
-            raise Fallback("kill_switch")
         assert exchange.placement is not None
+        session, killed, pin = exchange.placement.session, self._state.killed, None
         try:
-            pin = self._state.pins.find(exchange.placement.session)
+            if killed:
+                self._state.pins.give_to_teacher(session)
+            pin = self._state.pins.find(session)
         except sqlite3.Error as error:
             self._complain(error)
-            pin = None
         if pin is None or pin.side == "teacher":
-            raise Fallback("withdrawn")
+            raise Fallback("kill_switch" if killed else "withdrawn")
 
     def _judged(self, turn: asyncio.Future[dict[str, Any]]) -> dict[str, Any]:
         """The result of a turn; the circuit breaker learns whether the server did its part."""

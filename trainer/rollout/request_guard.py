@@ -48,11 +48,11 @@ def error_body(kind: str, message: str) -> bytes:
     return orjson.dumps({"type": "error", "error": {"type": kind, "message": message}})
 
 
-def admit(method: str, raw_path: bytes, headers: list[tuple[bytes, bytes]], token: bytes) -> None:
+def admit(method: str, raw_path: bytes, query: bytes, headers: list[tuple[bytes, bytes]], token: bytes) -> None:
     """Checks everything that is known before the body.
 
     Args:
-        raw_path: path of the request target as it was written.
+        raw_path, query: the request target as it was written, at both sides of its first question mark.
         headers: names in small letters.
         token: what a client must send; empty asks for none, and then web pages and foreign names are refused.
 
@@ -77,6 +77,7 @@ def admit(method: str, raw_path: bytes, headers: list[tuple[bytes, bytes]], toke
         raise Refused(405, "invalid_request_error", f"method {method[:20]!r} is not allowed")
     path = unquote_to_bytes(raw_path)
     odd = b"\\" in path or b"//" in path or any(byte < 0x20 or byte == 0x7F for byte in path)
+    odd = odd or b"#" in raw_path + query  # what follows it would not reach the teacher
     if not raw_path.startswith(b"/") or odd or not _ODD_SEGMENTS.isdisjoint(path.split(b"/")):
         raise Refused(400, "invalid_request_error", "the request target must be a plain path")
     if sum(name in (b"content-length", b"transfer-encoding") for name, _ in headers) > 1:

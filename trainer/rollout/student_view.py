@@ -23,6 +23,8 @@ from trainer.export.student_prompt import StudentPrompt
 from trainer.student.workspace_paths import to_absolute, to_relative
 
 MAX_NEW_TOKENS = 4096
+MOST_TOKENS = 1_000_000_000
+"""Counts of a local server beyond that are no counts."""
 STRICT_HEADER = "x-claude-trainer-strict"
 """Tells `claude-trainer serve` to answer with an error where the student wrote a call that cannot be read."""
 LOCAL_ID = "toolu_local_"
@@ -186,9 +188,8 @@ def client_reply(reply: dict[str, Any], root: str | None, model: str) -> dict[st
             content.append({"type": "tool_use", "id": fresh, "name": block["name"], "input": arguments})
     usage = reply.get("usage")
     usage = usage if isinstance(usage, dict) else {}
-    counts = {
-        name: usage.get(name) if isinstance(usage.get(name), int) else 0 for name in ("input_tokens", "output_tokens")
-    }
+    told = {name: usage.get(name) for name in ("input_tokens", "output_tokens")}
+    counts = {name: n if type(n) is int and 0 <= n <= MOST_TOKENS else 0 for name, n in told.items()}
     called = any(block["type"] == "tool_use" for block in content)
     return {
         "id": f"msg_local_{uuid.uuid4().hex[:20]}",

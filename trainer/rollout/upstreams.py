@@ -44,6 +44,8 @@ def upstream(url: str, key: str, *, encrypted: bool) -> Upstream:
     Raises:
         TrainerError: it is not an http(s) address, holds credentials or a query, or is not encrypted.
     """
+    if "@" in url or "?" in url or "#" in url:
+        raise TrainerError(f"{key}: wanted scheme, host and path alone, without credentials, query or fragment")
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -51,8 +53,6 @@ def upstream(url: str, key: str, *, encrypted: bool) -> Upstream:
         usable = False
     if not usable:
         raise TrainerError(f"{key}: {url!r} is not an http(s) address")
-    if "@" in parts.netloc or parts.query or parts.fragment:
-        raise TrainerError(f"{key}: wanted scheme, host and path alone, without credentials, query or fragment")
     local = is_loopback(parts.hostname)
     if encrypted and parts.scheme == "http" and not local:
         raise TrainerError(f"{key}: {url!r} would send credentials unencrypted; use https")

@@ -28,6 +28,7 @@ from trainer.rollout.controller import Controller, open_rollout
 from trainer.rollout.gateway import DECISIONS, Gateway
 from trainer.rollout.rollout_state import KILL_SWITCH, RolloutState
 from trainer.rollout.session_pinning import bucket, side_at
+from trainer.rollout.upstreams import upstream
 
 
 def as_another_process(house: House) -> RolloutState:
@@ -216,6 +217,15 @@ def test_a_sound_local_call_is_released_as_claude_code_can_run_it(build: Build) 
     assert (first["stop_reason"], first["model"]) == ("tool_use", "llama-claude-ppo-v1")
     assert house.teacher.asked == []
     assert [line["answered_by"] for line in decisions(house, 2)] == ["student", "student"]
+
+
+@pytest.mark.parametrize("tokens", [-5, 2**63, 1e300, "7", None, True])
+def test_tokens_that_are_no_count_are_not_counted(build: Build, tokens: Any) -> None:
+    usage = {"input_tokens": tokens, "output_tokens": tokens}
+    house = build(lambda _: [TEACHER_SAYS], lambda _: [reply([CALL], usage=usage)])
+    assert set(ask(house).json()["usage"].values()) == {0}
+    assert decisions(house)[0]["answered_by"] == "student"
+    assert [answer.answered_by for answer in house.state.answers(1)] == ["student"]
 
 
 def test_a_streaming_client_reads_the_local_reply_as_events(build: Build) -> None:
@@ -412,6 +422,9 @@ def test_touching_the_kill_switch_while_the_student_writes_is_enough(build: Buil
     client.join(60)
     assert answers[0].json() == {"from": "teacher"}
     assert decisions(house)[0]["reason"] == "kill_switch"
+    (house.folder / KILL_SWITCH).unlink()
+    assert ask(house).json() == {"from": "teacher"}, "a session that was touched meanwhile stays the teacher's"
+    assert ask(house, session="new").json()["model"] == "llama-claude-ppo-v1"
 
 
 def test_a_broken_state_does_not_keep_people_from_their_teacher(
@@ -431,6 +444,16 @@ def test_a_teacher_that_would_get_credentials_in_the_open_is_refused(tmp_path: P
     with pytest.raises(TrainerError, match=r"rollout\.teacher_url"):
         Gateway(config, state)
     state.close()
+
+
+@pytest.mark.parametrize(
+    "url", [f"https://user:{CANARY}@teacher.example", f"user:{CANARY}@teacher.example", f"https://x/?key={CANARY}"]
+)
+def test_an_address_with_a_credential_is_refused_and_not_repeated(url: str) -> None:
+    for key, encrypted in (("rollout.teacher_url", True), ("rollout.local_url", False)):
+        with pytest.raises(TrainerError, match="without credentials") as refused:
+            upstream(url, key, encrypted=encrypted)
+        assert CANARY not in str(refused.value)
 
 
 CLI = [sys.executable, "-c", "from trainer.cli import main; main()", "rollout", "serve", "--port", "0"]
