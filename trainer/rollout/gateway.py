@@ -60,7 +60,7 @@ from trainer.rollout.upstreams import open_client, upstream
 DECISIONS = "decisions.jsonl"
 WATCH_SECONDS = 0.5
 """Longest time until a held reply learns of the kill switch, an abort or a rollback."""
-_SERVER_FAULTS = frozenset(("unreachable", "timeout", "reset", "malformed_reply", "endless_reply"))
+_SERVER_FAULTS = frozenset(("unreachable", "timeout", "reset", "malformed_reply", "endless_reply", "wrong_model"))
 _NOT_ASKED = frozenset(("unreadable_request", "no_tools"))
 _STATES = {"closed": 0, "half_open": 1, "open": 2}
 
@@ -117,12 +117,15 @@ class Gateway:
             await send({"type": "lifespan.startup.complete"})
             await receive()
             watch.cancel()
+            self._first_look.cancel()
             await self._shadow.close()
         await send({"type": "lifespan.shutdown.complete"})
 
     def _way_to(self, student: Student) -> LocalStudent:
         seconds, repeats = self._rollout.local_seconds, self._rollout.loop_calls
-        return LocalStudent(student, self._local_at, self._client, seconds=seconds, repeats=repeats)
+        local = LocalStudent(student, self._local_at, self._client, seconds=seconds, repeats=repeats)
+        self._first_look = asyncio.ensure_future(local.served.is_another())  # to say it before anybody waits
+        return local
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers: Headers = scope["headers"]

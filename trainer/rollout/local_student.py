@@ -18,6 +18,7 @@ from trainer.config import Config
 from trainer.errors import TrainerError
 from trainer.export.student_prompt import KEY, StudentPrompt
 from trainer.rollout.reply_check import fault
+from trainer.rollout.served_model import ServedModel, names_another
 from trainer.rollout.student_view import STRICT_HEADER, client_reply, current_turn, project_root, student_request
 from trainer.rollout.upstreams import Upstream
 
@@ -43,6 +44,8 @@ class Student(NamedTuple):
     version: str
     """What replies and traces name; always recognised as a student's name."""
     prompt: StudentPrompt
+    digests: frozenset[str] = frozenset()
+    """First 12 digits of the SHA-256 of its files; none where no registry knows it."""
 
 
 class LocalStudent:
@@ -61,6 +64,7 @@ class LocalStudent:
         self._client = client
         self._seconds = seconds
         self._repeats = repeats
+        self.served = ServedModel(server, client, student.model, student.version, student.digests)
 
     async def turn(self, asked: dict[str, Any]) -> dict[str, Any]:
         """The message for the client.
@@ -82,11 +86,15 @@ class LocalStudent:
             raise Fallback("unreadable_request")
         if not outgoing["tools"]:
             raise Fallback("no_tools")
+        if await self.served.is_another():
+            raise Fallback("wrong_model")
         reply = await self._ask(outgoing)
+        answered: Any = reply.get("model") if isinstance(reply, dict) else None
+        if names_another(answered, student.version):
+            raise Fallback("wrong_model")
         turn = current_turn(outgoing["messages"])[1]
         if reason := fault(reply, asked["tools"], turn, self._repeats):
             raise Fallback(reason)
-        answered = reply.get("model")
         exact = isinstance(answered, str) and is_student(answered) and answered != student.model
         return client_reply(reply, root, answered if exact else student.version)
 
@@ -139,9 +147,13 @@ def student_of(config: Config) -> Student:
     registry, name = _chosen(config)
     if not name:
         return plain
-    file = name.endswith(".gguf")
-    path = Path(name) if file else registry.folder / registry.get(name).quantized.path
-    named = plain._replace(version=_version(path.stem if file else name))
+    if name.endswith(".gguf"):
+        path, entry = Path(name), registry.entry_of(Path(name))
+    else:
+        entry = registry.get(name)
+        path = registry.folder / entry.quantized.path
+    digests = frozenset(file.sha256[:12] for file in entry.files) if entry else frozenset[str]()
+    named = plain._replace(version=_version(path.stem if name.endswith(".gguf") else name), digests=digests)
     if not path.is_file():
         if config.rollout.student:
             raise TrainerError(f"rollout.student: {path} does not exist; export the model again, or name another")

@@ -37,7 +37,7 @@ NO_FAILURE = frozenset(("kill_switch", "withdrawn", "no_tools"))
 """Reasons for which the teacher answers a student's session without the student having failed."""
 UNHEARD = NO_FAILURE | {"circuit_open"}
 """And those that say nothing about it."""
-_OUTAGE = ("unreachable", "reset", "http_429", "http_5")
+_OUTAGE = ("unreachable", "reset", "http_429", "http_5", "wrong_model")
 
 
 class Walk(NamedTuple):

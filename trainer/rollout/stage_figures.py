@@ -30,7 +30,7 @@ BYTES_PER_TOKEN = 4.0
 """Rough; only for the estimate of what was saved."""
 LEAST_ICC = 0.1
 """Smallest correlation within a session that is assumed."""
-_NOT_THE_STUDENT = frozenset(("unreadable_teacher", "shadow_failed", "no_tools"))
+_NOT_THE_STUDENT = frozenset(("unreadable_teacher", "shadow_failed", "no_tools", "wrong_model"))
 _BY_SCHEMA = frozenset(("unknown_tool", "invalid_arguments", "malformed_call"))
 SIDES: tuple[Side, Side] = ("student", "teacher")
 

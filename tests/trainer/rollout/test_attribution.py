@@ -98,7 +98,7 @@ def test_a_session_of_the_teachers_is_learned_from(build: Build, tmp_path: Path)
 @pytest.mark.parametrize(
     ("said", "named"),
     [
-        ("llama-claude-ppo-v7", "llama-claude-ppo-v7"),
+        ("llama-claude-ppo-v1-q4_k_m.gguf", "llama-claude-ppo-v1-q4_k_m.gguf"),
         ("cc-claude-agent", "llama-claude-ppo-v1"),
         ("claude-opus-4", "llama-claude-ppo-v1"),
         (None, "llama-claude-ppo-v1"),

@@ -52,9 +52,8 @@ def test_an_outage_is_one_failure_however_long() -> None:
 def test_what_a_request_says_about_the_student() -> None:
     assert outcome("student", "") == "answered"
     assert outcome("teacher", "unknown_tool") == outcome("teacher", "timeout") == "failed"
-    assert (
-        outcome("teacher", "unreachable") == outcome("teacher", "http_503") == outcome("teacher", "reset") == "outage"
-    )
+    for reason in ("unreachable", "http_503", "reset", "wrong_model"):
+        assert outcome("teacher", reason) == "outage"
     assert outcome("teacher", "http_400") == "failed"
     for reason in ("no_tools", "kill_switch", "withdrawn", "circuit_open", ""):
         assert outcome("teacher", reason) is None
