@@ -38,13 +38,14 @@ _PLACES = (
     _rule("home folder", r"(?<![\w.])/(?:home|Users)/[\w.-]+|(?<![\w.])/root(?![\w-])", HOME),
 )
 _IDS = (
-    _rule("id", r"\b(?:toolu|msg|req|resp)_[0-9a-z]{16,}\b|\bchatcmpl-\w{8,}|\bcall_(?:\d+|[0-9a-z]{16,})\b", ID),
+    _rule("id", r"\b(?:toolu|msg|req|resp)_(?:local_)?[0-9a-z]{16,}\b|\bchatcmpl-\w{8,}", ID),
+    _rule("id", r"\bcall_(?:\d+|[0-9a-z]{16,})\b", ID),
     _rule("id", r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", ID),
 )
 _VENDORS = (
     _rule("ollama", rf"ollama{_TAIL}", NAME),
     _rule("llama", rf"(?:meta[-/])?llama{_TAIL}", NAME),
-    _rule("claude", rf"claude{_TAIL}", NAME),
+    _rule("claude", rf"(?:cc-)?claude{_TAIL}", NAME),
     _rule("anthropic", r"anthropic", NAME),
     _rule("meta", r"(?<![<\w.-])meta(?![\w=-])(?! +(?:name|charset|property|content|http))", NAME),
 )

@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from trainer.rollout.session_pinning import Side
-from trainer.rollout.student_view import LOCAL_ID
+from trainer.rollout.student_view import LOCAL_ID, texts_in
 
 _THINKING = ("thinking", "redacted_thinking")
 _REJECTED = ("The user doesn't want to", "User rejected tool use")  # Claude Code's words
@@ -70,7 +70,7 @@ def results_in(asked: dict[str, Any]) -> Results:
     after: Side | None = None
     if found:
         after = "student" if any(str(block.get("tool_use_id")).startswith(LOCAL_ID) for block in found) else "teacher"
-    failed = [_text(block) for block in found if block.get("is_error")]
+    failed = ["".join(texts_in(block.get("content"))) for block in found if block.get("is_error")]
     return Results(
         after,
         len(found),
@@ -109,11 +109,3 @@ def _blocks(message: Any) -> list[dict[str, Any]]:
     if isinstance(content, str):
         return [{"type": "text", "text": content}]
     return [block for block in content if isinstance(block, dict)] if isinstance(content, list) else []
-
-
-def _text(block: dict[str, Any]) -> str:
-    content = block.get("content")
-    if isinstance(content, str):
-        return content
-    texts = content if isinstance(content, list) else []
-    return "".join(str(_field(part, "text") or "") for part in texts)

@@ -39,10 +39,10 @@ _WORKING_DIRECTORY = re.compile(r"^[ \t>*-]*(?:Primary w|W)orking directory: *(\
 
 def project_root(body: dict[str, Any]) -> str | None:
     """The project folder that Claude Code tells the model in its system prompt; None where it does not."""
-    texts = _texts(body.get("system"))
+    texts = texts_in(body.get("system"))
     for message in body.get("messages") or []:
         if isinstance(message, dict) and message.get("role") in ("system", "user"):
-            texts += _texts(message.get("content"))
+            texts += texts_in(message.get("content"))
     for text in texts:
         if not text.startswith(_BILLING) and (match := _WORKING_DIRECTORY.search(text)):
             return match[1]
@@ -163,13 +163,14 @@ def _block(block: Any, prompt: StudentPrompt, root: str | None) -> dict[str, Any
         arguments = _as_written(block.get("name"), to_relative(block.get("input") or {}, root), prompt)
         return {"type": "tool_use", "id": block.get("id"), "name": block.get("name"), "input": arguments}
     if kind == "tool_result":
-        text = shorten(to_relative("\n".join(_texts(block.get("content"))), root), prompt.dataset.max_output_chars)
+        text = shorten(to_relative("\n".join(texts_in(block.get("content"))), root), prompt.dataset.max_output_chars)
         result = {"type": "tool_result", "tool_use_id": block.get("tool_use_id"), "content": text}
         return result | ({"is_error": True} if block.get("is_error") else {})
     return None
 
 
-def _texts(content: Any) -> list[str]:
+def texts_in(content: Any) -> list[str]:
+    """The texts of a content, whatever its shape."""
     if isinstance(content, str):
         return [content]
     blocks = content if isinstance(content, list) else []

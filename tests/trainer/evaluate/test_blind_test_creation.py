@@ -89,12 +89,14 @@ def test_a_prompt_repeated_in_two_projects_makes_a_control_where_no_better_one_i
         "meta-llama/Llama-3.1-8B-Instruct",
         "Meta made LLaMA",
         "glm-4.6 wrote this",
+        "cc-claude-agent wrote this",
+        "cc-claude-agent:3f9a0c11d2e4",
     ],
 )
 def test_identity_leaks_are_scrubbed_and_counted(leak: str) -> None:
     scrubber = Scrubber(["glm-4.6"])
     clean = scrubber.text(f"before\n{leak}\nafter").lower()
-    assert not any(name in clean for name in ("claude", "anthropic", "llama", "co-authored", "glm"))
+    assert not any(name in clean for name in ("claude", "anthropic", "llama", "co-authored", "glm", "cc-"))
     assert "meta" not in clean
     assert clean.startswith("before\n")
     assert clean.endswith("\nafter")
@@ -110,6 +112,7 @@ def test_ordinary_words_stay(text: str) -> None:
     ("leak", "kind"),
     [
         ("call toolu_01893bfcca60c6fa14cf7665fc failed", "id"),
+        ("msg_local_0123456789abcdef0123, toolu_local_0123456789abcdef0123, req_local_0123456789abcdef0123", "id"),
         ("call_3 and call_0123456789abcdef", "id"),
         ("session 3153e5f4-f1c4-455d-b148-1c06ab6c9882", "id"),
         ("see /home/someone/.claude/projects/-home-ada-grid/x.jsonl", "session folder"),
@@ -124,7 +127,7 @@ def test_ids_and_folders_of_a_session_are_scrubbed_and_counted(leak: str, kind: 
     clean = scrubber.text(leak)
     assert scrubber.found == {kind: scrubber.found.total()}
     assert scrubber.found.total() >= 1
-    for part in ("toolu", "call_", "3153e5f4", ".claude", "demo-live", "tmp123", "someone", "/user/"):
+    for part in ("toolu", "local", "call_", "3153e5f4", ".claude", "demo-live", "tmp123", "someone", "/user/"):
         assert part not in clean
 
 

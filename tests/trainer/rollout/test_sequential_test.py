@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import statistics
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,6 +38,26 @@ def test_an_accepted_student_starts_again_and_is_still_found_when_it_becomes_bad
     assert good.accepted == 10  # 2.944 / 0.0311 = 94.6 successes each
     assert good.score > ACCEPT
     assert after(*["failed"] * 7, walk=good).alarm
+
+
+def requests_to_rollback(share: float, seed: str, horizon: int = 2000) -> int | None:
+    """Plays a student that fails in this share, in sessions of 50 requests; None: it is still in service."""
+    draw, walk, before = random.Random(seed), Walk(), None
+    for number in range(1, horizon + 1):
+        before = None if number % 50 == 0 else before
+        seen: Outcome = "failed" if draw.random() < share else "answered"
+        walk, before = step(walk, seen, before, 0.02, 0.05), seen
+        if walk.alarm:
+            return number
+    return None
+
+
+def test_five_percent_is_found_within_two_hundred_requests_and_one_percent_stays() -> None:
+    """As benchmarks/rollout_rollback.py, which plays the same through the controller and its database."""
+    bad = [requests_to_rollback(0.05, f"0 5 % {number}") for number in range(200)]
+    assert statistics.median(found or 2001 for found in bad) < 200
+    good = [requests_to_rollback(0.01, f"0 1 % {number}") for number in range(200)]
+    assert good.count(None) >= 190
 
 
 def test_failures_in_a_row_of_one_session_count_once() -> None:
