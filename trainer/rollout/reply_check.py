@@ -7,6 +7,10 @@ from typing import Any
 
 import orjson
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+from referencing import Registry
+
+_NOTHING_FETCHED: Registry[Any] = Registry()
+"""A schema's references lead nowhere beyond itself: the default would open whatever address or file it names."""
 
 
 def fault(reply: Any, tools: list[Any], turn: list[dict[str, Any]], repeats: int) -> str | None:
@@ -45,7 +49,7 @@ def _fits(arguments: Any, schema: Any) -> bool:
     if not isinstance(schema, dict):
         return True
     try:
-        return bool(Draft202012Validator(schema).is_valid(arguments))
+        return bool(Draft202012Validator(schema, registry=_NOTHING_FETCHED).is_valid(arguments))
     except Exception:  # a broken schema fails in as many ways as there are keywords
         return False
 

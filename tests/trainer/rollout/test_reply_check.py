@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from loopback_servers import Upstream, http
 
 from trainer.rollout.reply_check import fault
 
@@ -95,3 +97,16 @@ def test_a_test_that_is_run_again_with_another_outcome_is_no_loop() -> None:
 
 def test_one_message_can_be_a_loop_by_itself() -> None:
     assert fault(said(*[use("Bash", command="ls")] * 3), [BASH], [], 3) == "loop"
+
+
+def test_a_schema_makes_nobody_ask_another_server_or_read_a_file(tmp_path: Path) -> None:
+    (tmp_path / "any.json").write_text("{}")
+    with Upstream(lambda _: [http("200 OK", b"{}")]) as elsewhere:
+        for reference in (f"{elsewhere.url}/any.json", (tmp_path / "any.json").as_uri()):
+            tool = {"name": "Bash", "input_schema": {"$ref": reference}}
+            assert fault(said(use("Bash")), [tool], [], 3) == "invalid_arguments"
+    assert elsewhere.asked == []
+    within = {"$defs": {"word": {"type": "string"}}, "properties": {"command": {"$ref": "#/$defs/word"}}}
+    tool = {"name": "Bash", "input_schema": within}
+    assert fault(said(use("Bash", command="ls")), [tool], [], 3) is None
+    assert fault(said(use("Bash", command=1)), [tool], [], 3) == "invalid_arguments"
