@@ -357,7 +357,7 @@ def on_gpu(steps: int, updates: int, stages: Sequence[str]) -> dict[str, Any]:
     from random_llama import write_llama
 
     from trainer.config import load_config
-    from trainer.preflight import PEAK_TFLOPS
+    from trainer.preflight import peak_tflops
     from trainer.preflight_memory import LLAMA_8B
     from trainer.student.base_model import load_tokenizer
     from trainer.student.chat_format import template_text
@@ -366,7 +366,7 @@ def on_gpu(steps: int, updates: int, stages: Sequence[str]) -> dict[str, Any]:
     changes = {"max_steps": steps, "gradient_accumulation": 2, "save_steps": 10 * steps, "logging_steps": 1}
     config = config.model_copy(update={"sft": config.sft.model_copy(update=changes)})
     name = torch.cuda.get_device_name()
-    peak = next((rate for part, rate in PEAK_TFLOPS.items() if part in name), None)
+    peak = peak_tflops(name)
     samples = conversations(8 * steps * 2, 300, 1500)
     result: dict[str, Any] = {"device": name}
     with tempfile.TemporaryDirectory() as scratch:

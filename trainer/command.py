@@ -2,7 +2,34 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
+
+if TYPE_CHECKING:
+    from trainer.pipeline import Road
+
+
+def look_ahead(road: Road, *, dataset_alone: bool = False) -> None:
+    """Prints what the preflight finds.
+
+    Args:
+        dataset_alone: only what is known once the dataset was built: tokens, steps, hours, energy.
+
+    Raises:
+        TrainerError: something is missing.
+    """
+    from trainer.errors import TrainerError
+    from trainer.preflight import FROM_DATASET, preflight
+    from trainer.preflight_command import preflight_table
+
+    result = preflight(road.config, road.data)
+    if dataset_alone:
+        result.checks = [check for check in result.checks if check.name in FROM_DATASET]
+    road.stages.console.print(preflight_table(result))
+    if result.missing:
+        first = result.missing[0]
+        raise TrainerError(f"{first.name}: {first.found}; {first.next}")
 
 
 @click.command()
@@ -15,22 +42,16 @@ def train(config_path: str | None, data: str | None, as_json: bool) -> None:
 
     from claude_capture.data_root import resolve_data_root
     from trainer.config import load_config
-    from trainer.errors import TrainerError
     from trainer.pipeline import Road, write_summary
     from trainer.terminal import Stages
 
     config = load_config(config_path)
     road = Road(config, resolve_data_root(data or config.data), Stages())
-    if config.student.base_model != "tiny":
-        from trainer.preflight import preflight
-        from trainer.preflight_command import preflight_table
-
-        result = preflight(config, road.data)
-        road.stages.console.print(preflight_table(result))
-        if result.missing:
-            first = result.missing[0]
-            raise TrainerError(f"{first.name}: {first.found}; {first.next}")
-    summary = road.train()
+    if config.student.base_model == "tiny":
+        summary = road.train()
+    else:
+        look_ahead(road)
+        summary = road.train(before_training=lambda: look_ahead(road, dataset_alone=True))
     write_summary(road.runs / "summary.json", summary)
     if as_json:
         click.echo(json.dumps(summary))

@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from trainer.errors import TrainerError
 
@@ -104,6 +104,11 @@ class StudentConfig(Section):
         default="sdpa",
         description="Attention kernel; 'auto' is FlashAttention 2 where a GPU and its package are, else SDPA",
     )
+
+    @field_validator("base_model")
+    @classmethod
+    def _home(cls, value: str) -> str:
+        return str(Path(value).expanduser()) if value.startswith("~/") else value
 
 
 class SftConfig(Section):

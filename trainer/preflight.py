@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -28,7 +29,9 @@ State = Literal["ok", "warning", "missing", "unknown"]
 """A warning does not keep training from starting: it will be slow, or a later stage may not fit."""
 GB = 1e9
 PEAK_TFLOPS = {
+    "GB200": 2500,
     "B200": 2250,
+    "GH200": 989,
     "H200": 989,
     "H100": 989,
     "A100": 312,
@@ -36,16 +39,24 @@ PEAK_TFLOPS = {
     "L40": 181,
     "A40": 150,
     "A10": 125,
+    "A10G": 70,
     "L4": 121,
     "RTX 5090": 210,
     "RTX 4090": 165,
     "RTX 3090": 71,
 }
-"""Dense 16-bit tensor throughput from the makers' data sheets; the first name found in the device's name counts."""
+"""Dense 16-bit tensor throughput from the makers' data sheets, by a word of the device's name."""
 GPU_USE, CPU_USE = 0.35, 0.3
 """Share of the peak that training reaches: an assumption, to be replaced by what train_throughput.py measures."""
+FROM_DATASET = ("data", "SFT time")
+"""Names of the checks that are unknown until the dataset was built."""
 RESERVE = 1.1
 """What the allocator cannot use because of its own gaps."""
+
+
+def peak_tflops(device: str) -> float | None:
+    """What the data sheet says of a GPU by its name, as the driver gives it; None for one that is not listed."""
+    return next((rate for name, rate in PEAK_TFLOPS.items() if re.search(rf"\b{name}\b", device)), None)
 
 
 @dataclass(frozen=True)
@@ -101,10 +112,10 @@ def preflight(config: Config, data: Path) -> Preflight:
         access = base_access(config.student.base_model)
         fetch = access.fetch
         result.add("base", "ok" if access.state == "ready" else "missing", access.found, access.next)
-        if access.shape is not None:
-            shape = Shape.read(access.shape)
-        else:
-            result.add("size", "unknown", "the base's config.json cannot be read; figures are those of Llama 3.1 8B")
+        try:
+            shape = Shape.read(access.shape or {})
+        except KeyError:  # not here, or of another architecture
+            result.add("size", "unknown", "no config.json of a Llama could be read; figures are those of Llama 3.1 8B")
     result.figures["parameters"] = shape.parameters
     device = _device(result, config)
     _memory(result, shape, config, device)
@@ -133,9 +144,12 @@ def _device(result: Preflight, config: Config) -> _Device:
     if torch.cuda.is_available():
         name = torch.cuda.get_device_name()
         free, total = torch.cuda.mem_get_info()
-        tflops = next((rate for part, rate in PEAK_TFLOPS.items() if part in name), None)
-        count = torch.cuda.device_count()
-        result.add("GPU", "ok", f"{count} × {name}" if count > 1 else name)
+        tflops = peak_tflops(name)
+        if (count := torch.cuda.device_count()) > 1:
+            advice = "one process trains on one: set CUDA_VISIBLE_DEVICES=0, or read docs/scale.md for all of them"
+            result.add("GPU", "warning", f"{count} × {name}", advice)
+        else:
+            result.add("GPU", "ok", name)
         return _Device(name, free, total, tflops and tflops * 1e12 * GPU_USE, _board_power(), True)
     memory = psutil.virtual_memory()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

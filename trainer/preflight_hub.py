@@ -35,9 +35,12 @@ def base_access(base: str) -> BaseAccess:
         lacking = lacking_files(folder)
         if lacking:
             return BaseAccess("missing", f"{folder} lacks {', '.join(lacking)}", f"put {LAYOUT} there")
-        return BaseAccess("ready", "local folder", shape=_config(folder))
-    if base.startswith((".", "/", "~")):
-        return BaseAccess("missing", f"no folder {base}", f"make it, with {LAYOUT}")
+        try:
+            return BaseAccess("ready", "local folder", shape=_config(folder))
+        except ValueError:
+            return BaseAccess("missing", f"{folder / 'config.json'} is not JSON", f"put {LAYOUT} there")
+    if base.startswith((".", "/", "~")) or base.count("/") != 1:
+        return BaseAccess("missing", f"no folder {base}", f"make it, with {LAYOUT}, or give a hub id: owner/name")
     return _on_hub(base)
 
 

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner
 from huggingface_hub import constants
 from peft import LoraConfig, get_peft_model
 
 from tests.trainer.sft.small_sft import samples, settings, train
 from tests.trainer.student.tiny_bases import tiny_base
-from trainer.config import Config, StudentConfig, load_config
-from trainer.preflight import sft_steps
+from trainer.config import Config, StudentConfig, load_config, parse_config
+from trainer.preflight import peak_tflops, sft_steps
+from trainer.preflight import preflight as look
 from trainer.preflight_command import preflight
 from trainer.preflight_hub import base_access
 from trainer.preflight_memory import LLAMA_8B, Shape, peak, ppo_memory, sft_memory, weight_bytes
@@ -134,12 +140,88 @@ def test_the_hub_says_whether_a_base_can_be_had(hub: str, monkeypatch: pytest.Mo
     assert "HF_HUB_OFFLINE is set" in base_access("acme/open-2").found
 
 
-def test_a_local_folder_is_looked_through(base: Path, tmp_path: Path) -> None:
+def test_a_local_folder_is_looked_through(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert base_access(str(base)).state == "ready"
+    monkeypatch.setenv("HOME", str(base.parent))
+    assert base_access(StudentConfig(base_model=f"~/{base.name}").base_model).found == "local folder"
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "one.safetensors"}}')
     assert base_access(str(tmp_path)).found == f"{tmp_path} lacks tokenizer.json, one.safetensors"
     assert "no folder" in base_access("./not-there").found
+    assert "no folder models/llama/base" in base_access("models/llama/base").found
+    for name in ("tokenizer.json", "one.safetensors"):
+        (tmp_path / name).write_text("")
+    assert base_access(str(tmp_path)).shape == {}
+    (tmp_path / "config.json").write_text("{")
+    assert "config.json is not JSON" in base_access(str(tmp_path)).found
+
+
+def test_a_base_that_is_no_llama_is_said_and_not_counted(tmp_path: Path) -> None:
+    for name, text in (("config.json", '{"d_model": 8}'), ("tokenizer.json", ""), ("model.safetensors", "")):
+        (tmp_path / name).write_text(text)
+    config = parse_config({"student": {"base_model": str(tmp_path)}, "runs": str(tmp_path), "models": str(tmp_path)})
+    found = {check.name: check for check in look(config, tmp_path).checks}
+    assert found["size"].state == "unknown"
+    assert "figures are those of Llama 3.1 8B" in found["size"].found
+
+
+def test_speed_is_that_of_the_gpu_whose_name_it_is() -> None:
+    names = {
+        "NVIDIA H100 80GB HBM3": 989,
+        "NVIDIA A100-SXM4-80GB": 312,
+        "NVIDIA A10": 125,
+        "NVIDIA A10G": 70,
+        "NVIDIA L40S": 362,
+        "NVIDIA L4": 121,
+        "NVIDIA GH200 480GB": 989,
+        "NVIDIA GeForce RTX 4090": 165,
+        "NVIDIA RTX A4000": None,
+        "Tesla T4": None,
+    }
+    assert {name: peak_tflops(name) for name in names} == names
+
+
+@pytest.fixture
+def h100(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine with one GPU, as torch and nvidia-smi describe it."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H100 80GB HBM3")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (12 * 10**9, 80 * 10**9))
+    program = tmp_path / "bin" / "nvidia-smi"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho 700.00\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+
+
+@pytest.mark.usefixtures("h100")
+def test_hours_energy_memory_and_disk_of_a_gpu(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config(CONFIG_8B)
+    student = config.student.model_copy(update={"base_model": str(base)})
+    paths = {"student": student, "runs": str(tmp_path / "runs"), "models": str(tmp_path / "models")}
+    config = config.model_copy(update=paths)
+    (tmp_path / "datasets").mkdir()
+    lines = "".join(f"{sample.model_dump_json()}\n" for sample in samples(count=40, repeats=14))
+    (tmp_path / "datasets" / "bc_dataset.jsonl").write_text(lines)
+    found = look(config, tmp_path)
+    shape = Shape.read(json.loads((base / "config.json").read_text()))
+    flops = 3 * found.figures["tokens"] * shape.flops_per_token(found.figures["tokens"] / 40 / 3 / 2)
+    assert found.figures["sft_hours"] == pytest.approx(flops / (989e12 * 0.35) / 3600, rel=1e-3)
+    assert found.figures["sft_kwh"] == pytest.approx(0.7 * found.figures["sft_hours"])
+    by_name = {check.name: check for check in found.checks}
+    assert by_name["GPU"].found == "NVIDIA H100 80GB HBM3"
+    assert "kWh at 700 W; assumes 35% of the device's peak" in by_name["SFT time"].found
+    assert "12.0 of 80.0 GB free" in by_name["SFT memory"].found
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (10**8, 80 * 10**9))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
+    by_name = {check.name: check for check in look(config, tmp_path).checks}
+    states = {name: by_name[name].state for name in ("GPU", "SFT memory", "PPO memory", "disk")}
+    assert states == {"GPU": "warning", "SFT memory": "missing", "PPO memory": "warning", "disk": "missing"}
+    assert "CUDA_VISIBLE_DEVICES=0" in by_name["GPU"].next
+    assert by_name["disk"].next.startswith("make room on the disk of")
 
 
 def test_the_command_says_what_is_missing(base: Path, tmp_path: Path) -> None:
@@ -153,6 +235,9 @@ def test_the_command_says_what_is_missing(base: Path, tmp_path: Path) -> None:
     assert (result.exit_code, found["ready"], found["steps"], found["samples"]) == (0, True, 5, 12)
     by_name = {check["name"]: check for check in found["checks"]}
     assert {"base", "GPU", "SFT memory", "PPO memory", "disk", "data", "SFT time"} <= by_name.keys()
+    assert by_name["GPU"]["state"] == "warning"
+    assert re.match(r"none: SFT, PPO and held-out tests would run on \d+ CPU cores", by_name["GPU"]["found"])
+    assert "configs/tiny.toml" in by_name["GPU"]["next"]
 
     config.write_text(f'[dataset]\nmax_tokens = 4000000\n[student]\nbase_model = "{base}"\n')
     result = CliRunner().invoke(preflight, ["--config", str(config), "--data", str(tmp_path / "none")])
