@@ -9,7 +9,8 @@ are done anew.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +106,11 @@ class Road(RoadFiles):
                 from trainer.sft.sft_trainer import train_sft
                 from trainer.sft.student_samples import FILE, read_samples
 
+                def show() -> None:
+                    base_name, looks = self.config.student.base_model, read_samples(run.path / FILE)
+                    page = sft_page(run.metrics(), run.result or {}, len(samples), base_name, looks)
+                    page.write(run.path / "report.html")
+
                 train_sft(
                     samples,
                     base,
@@ -112,11 +118,10 @@ class Road(RoadFiles):
                     run,
                     lambda n, total, loss: stage.progress(n, total, f"loss {loss:.3f}"),
                     looked_at=self.split("validation") or samples,
+                    show=show,
                 )
-                base_name, looks = self.config.student.base_model, read_samples(run.path / FILE)
                 if is_main_process():
-                    page = sft_page(run.metrics(), run.result or {}, len(samples), base_name, looks)
-                    page.write(run.path / "report.html")
+                    show()
             result = run.result
             if result is None:
                 raise TrainerError(f"{run.path}: SFT ended without a result; run the same command again")
@@ -166,18 +171,19 @@ class Road(RoadFiles):
                 base = self.base()
                 with main_process_first():
                     claim_base(run.path, base)
-                train_ppo(
-                    load_adapted(base, self.config.student, start, trainable=True),
-                    load_tokenizer(base),
-                    cases,
-                    validation,
-                    BehavioralRewardModel(self.config.reward),
-                    self.config,
-                    run,
-                    weights=sampling_weights(cases, read_mined(practised)) if practised.exists() else None,
-                    reference=versions.adapter(SFT) if student.version > 1 else None,
-                    progress=live_view(stage),
-                )
+                with out_of_memory_in_ppo():
+                    train_ppo(
+                        load_adapted(base, self.config.student, start, trainable=True),
+                        load_tokenizer(base),
+                        cases,
+                        validation,
+                        BehavioralRewardModel(self.config.reward),
+                        self.config,
+                        run,
+                        weights=sampling_weights(cases, read_mined(practised)) if practised.exists() else None,
+                        reference=versions.adapter(SFT) if student.version > 1 else None,
+                        progress=live_view(stage),
+                    )
                 if is_main_process():
                     ppo_page(run.metrics()).write(run.path / "report.html")
             result = run.result
@@ -369,13 +375,19 @@ class Road(RoadFiles):
                 stage.came_out += f"; argmax agreement {found}"
         return made
 
-    def train(self) -> dict[str, Any]:
-        """All of it: what `claude-trainer train` does. Returns a summary of plain values."""
+    def train(self, before_training: Callable[[], None] | None = None) -> dict[str, Any]:
+        """All of it: what `claude-trainer train` does. Returns a summary of plain values.
+
+        Args:
+            before_training: called when the dataset is there.
+        """
         from trainer.ppo.heldout import read_heldout
         from trainer.report.baseline_section import read_baselines
         from trainer.report.road_report import write_road_report
 
         report = self.dataset()
+        if before_training is not None:
+            before_training()
         sft = self.sft()
         self.heldout(UNTRAINED)
         self._settle(SFT)
@@ -426,6 +438,26 @@ class Road(RoadFiles):
         judged = (self.versions.folder(student) / "gate.json").exists() and self.test_run(student).result is not None
         if not (judged and is_exported(self.models, student, self.versions.adapter(student))):
             self.export(student, self.gate(student, self.heldout(student)))
+
+
+@contextmanager
+def out_of_memory_in_ppo() -> Iterator[None]:
+    """Says what takes less memory; of the settings named first none makes another run, so this one goes on.
+
+    Raises:
+        TrainerError: memory ran out within the block.
+    """
+    from trainer.sft.batch_plan import is_out_of_memory
+
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainerError(
+            "out of memory in PPO; set ppo.gradient_checkpointing, or lower ppo.episodes_at_once, and run the same "
+            "command: it goes on from its last checkpoint. A larger ppo.gradient_accumulation helps too, in another run"
+        ) from None
 
 
 def write_summary(path: Path, summary: dict[str, Any]) -> None:

@@ -21,6 +21,13 @@ def is_main_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+def splits_weights() -> bool:
+    """Whether the launcher asked for FSDP or DeepSpeed."""
+    return any(
+        os.environ.get(name, "").lower() == "true" for name in ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
+    )
+
+
 @contextmanager
 def main_process_first() -> Iterator[None]:
     """The main process goes through the block first; the others follow and find what it has left."""

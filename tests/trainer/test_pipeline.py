@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from claude_capture.trace_storage import TraceStore
 from tests.trainer.student.tiny_bases import tiny_base
+from trainer.command import look_ahead
 from trainer.config import parse_config
 from trainer.errors import TrainerError
-from trainer.pipeline import Road
-from trainer.student_versions import UNTRAINED
+from trainer.pipeline import Road, out_of_memory_in_ppo
+from trainer.student_versions import UNTRAINED, Student
 from trainer.terminal import Stages
 
 sys.path.insert(0, str(Path(__file__).parent / "dataset"))
@@ -40,6 +43,45 @@ def test_unreadable_trace_lines_are_counted_on_the_road_as_by_dataset_build(road
     report = road.dataset()
     assert (report.traces, report.used, report.quarantined) == (5, 3, 2)
     assert "2 traces left out" in road.stages.done[0].came_out
+
+
+def test_tokens_and_hours_are_said_when_the_dataset_is_there_and_before_training(
+    road: Road, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    student = road.config.student.model_copy(update={"base_model": tiny_base(tmp_path / "bases")})
+    road.config = road.config.model_copy(update={"student": student})
+    road.stages.console = Console(width=200)
+    look_ahead(road)
+    assert "then tokens and hours are known" in capsys.readouterr().out
+
+    def stop() -> None:
+        look_ahead(road, dataset_alone=True)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        road.train(before_training=stop)
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert re.match(r"✓  data +3 samples, about [\d,]+ tokens in 9 steps of SFT", lines[0])
+    assert re.match(r"✓  SFT time +about \d+ minutes; assumes 30% of the device's peak", lines[1])
+    assert len(lines) == 2
+    assert not list(road.runs.glob("sft-*"))
+    road.dataset_file.write_text("")
+    with pytest.raises(TrainerError, match=r"data: .* has no training samples; read what `dataset build` left out"):
+        look_ahead(road)
+
+
+def test_ppo_that_runs_out_of_memory_says_what_needs_less_and_goes_on(road: Road) -> None:
+    less_memory = r"set ppo\.gradient_checkpointing, or lower ppo\.episodes_at_once"
+    with pytest.raises(TrainerError, match=less_memory), out_of_memory_in_ppo():
+        torch.empty(1 << 50)
+    with pytest.raises(RuntimeError, match="shapes"), out_of_memory_in_ppo():
+        raise RuntimeError("shapes do not match")
+    road.dataset()
+    folder = road.versions.folder(Student("ppo", 1))
+    less = {"gradient_checkpointing": True, "episodes_at_once": 1}
+    road.config = road.config.model_copy(update={"ppo": road.config.ppo.model_copy(update=less)})
+    road.forget()
+    assert road.versions.folder(Student("ppo", 1)) == folder, "the same run"
 
 
 def test_judging_a_student_that_was_never_trained_is_an_error_and_no_training(road: Road) -> None:

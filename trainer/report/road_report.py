@@ -100,9 +100,14 @@ def sft_page(
         page.text(f"### {' '.join(prompt.split())[:200]}")
         page.table(
             ["step", "it writes"],
-            [[row["step"], row["student"]] for row in rows] + [["teacher", rows[-1]["teacher"]]],
+            [[row["step"], row["student"] or _nothing_written(row)] for row in rows]
+            + [["teacher", rows[-1]["teacher"]]],
         )
     return page
+
+
+def _nothing_written(look: Mapping[str, Any]) -> str:
+    return "(nothing: the prompt does not fit the window)" if look.get("stop") == "window" else "(nothing)"
 
 
 def write_road_report(

@@ -130,6 +130,15 @@ def collate_packed(rows: list[Row]) -> Batch:
     }
 
 
+def nothing(batch: Batch) -> Batch:
+    """One token of a batch, which teaches nothing and is no sample."""
+    piece = {name: tensor[:1, :1] for name, tensor in batch.items() if name != "numbers"}
+    piece |= {
+        name: torch.zeros_like(piece[name]) for name in ("loss_weights", "written", "position_ids") if name in piece
+    }
+    return piece | {"labels": torch.full_like(piece["labels"], IGNORED), "numbers": batch["numbers"][:0]}
+
+
 def samples_in(batch: Batch) -> int:
     """How many samples a batch holds: the most parts that it can be cut into."""
     return len(batch["numbers"])

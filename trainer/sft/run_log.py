@@ -1,6 +1,7 @@
 """What a running SFT leaves to be looked at: metrics.jsonl, progress, what the student writes; SIGTERM ends it cleanly.
 
-The sums behind a metric line travel in the checkpoint, so that a continued run writes the lines of an undisturbed one.
+The sums behind a metric line travel in the checkpoint, so that a continued run writes the lines of an undisturbed one;
+so do the seconds of the legs before.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ Progress = Callable[[int, int, float], None]
 
 
 class RunLog(TrainerCallback, ExportableState):  # type: ignore[misc]
-    """Bookkeeping around the steps; `lengths` are the samples' tokens."""
+    """Bookkeeping around the steps; `lengths` are the samples' tokens, `began` is when this leg did (monotonic, s)."""
 
     def __init__(
         self,
@@ -33,14 +34,19 @@ class RunLog(TrainerCallback, ExportableState):  # type: ignore[misc]
         progress: Progress | None,
         look: StudentSamples | None,
         look_every: int,
+        began: float,
     ) -> None:
         self._run = run
         self._lengths = lengths
         self._progress = progress
         self._look = look
         self._look_every = look_every
+        self._leg_began = began
+        self._earlier_seconds = 0.0
         self.trainer: WeightedSftTrainer | None = None
         self.terminated = False
+        """Whether the run has ended early because this process, or another one of it, was asked to."""
+        self._asked_to_end = False
         self._loss = torch.zeros(2)
         self._tokens = 0
         self._began = self._ended = 0.0
@@ -48,7 +54,11 @@ class RunLog(TrainerCallback, ExportableState):  # type: ignore[misc]
 
     def state(self) -> dict[str, Any]:
         """What the next metric line has collected so far; transformers keeps it in trainer_state.json."""
-        return {"args": {}, "attributes": {"loss": self._loss.tolist()}}
+        return {"args": {}, "attributes": {"loss": self._loss.tolist(), "seconds": self.seconds()}}
+
+    def seconds(self) -> float:
+        """What the run has taken so far, over all its legs."""
+        return self._earlier_seconds + time.monotonic() - self._leg_began
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Takes over from the checkpoint, where there is one."""
@@ -58,6 +68,7 @@ class RunLog(TrainerCallback, ExportableState):  # type: ignore[misc]
         kept = state.stateful_callbacks.get(type(self).__name__)
         if state.global_step and kept:
             self._loss = torch.tensor(kept["attributes"]["loss"])
+            self._earlier_seconds = kept["attributes"].get("seconds", 0.0)  # checkpoints of before had none
         self._previous = signal.signal(signal.SIGTERM, self._terminate)
         self._look_every = self._look_every or max(1, state.max_steps // 10)
         self._ended = time.perf_counter()
@@ -72,7 +83,7 @@ class RunLog(TrainerCallback, ExportableState):  # type: ignore[misc]
         signal.signal(signal.SIGTERM, self._previous)
 
     def _terminate(self, *_: Any) -> None:
-        self.terminated = True
+        self._asked_to_end = True
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The batches are there; the step's own work begins."""
@@ -84,6 +95,7 @@ class RunLog(TrainerCallback, ExportableState):  # type: ignore[misc]
         self._inside += time.perf_counter() - self._began
         self._loss += self.trainer.written_loss().cpu()
         self._tokens += sum(self._lengths[number] for number in self.trainer.samples_seen())
+        self.terminated = self.trainer.anywhere(self._asked_to_end)
         if self.terminated:
             control.should_save = control.should_training_stop = True
         if state.global_step % args.logging_steps == 0 or state.global_step == 1:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import PrinterCallback
@@ -53,6 +54,7 @@ class SftResult:
     steps: int
     tokens: int
     seconds: float
+    """Over all legs of a run that was interrupted."""
 
 
 def encode_samples(
@@ -109,16 +111,22 @@ def whole_checkpoint(folder: Path) -> str | None:
 
 
 def _explained(error: NotANumberError, run: Path, samples: Sequence[BCSample], tokenizer: Any) -> TrainerError:
-    """Keeps the batch for study and says where the last good state is."""
-    held = [samples[number] for batch in error.batches for number in batch["numbers"].tolist()]
-    texts = [tokenizer.decode(row) for batch in error.batches for row in batch["input_ids"]]
-    study = {
-        "step": error.step,
-        "samples": [{"trace_id": s.trace_id, "window": s.window, "prompt": s.prompt} for s in held],
-        "token_ids": [row for batch in error.batches for row in batch["input_ids"].tolist()],
-        "texts": texts,
-    }
-    write_atomic(run / BAD_BATCH, json.dumps(study, ensure_ascii=False, indent=1) + "\n")
+    """Keeps the step's batches for study and says where the last good state is.
+
+    The gradient is the sum over all processes, so all of them have met it, and whose samples spoiled it is not known:
+    the main process writes down what each of them had.
+    """
+    held = gather_object([samples[number] for batch in error.batches for number in batch["numbers"].tolist()])
+    rows = gather_object([row for batch in error.batches for row in batch["input_ids"].tolist()])
+    if is_main_process():
+        study = {
+            "step": error.step,
+            "samples": [{"trace_id": s.trace_id, "window": s.window, "prompt": s.prompt} for s in held],
+            "token_ids": rows,
+            "texts": [tokenizer.decode(row) for row in rows],
+        }
+        write_atomic(run / BAD_BATCH, json.dumps(study, ensure_ascii=False, indent=1) + "\n")
+    wait_for_all()
     good = whole_checkpoint(run / "checkpoints")
     state = f"the last good state is {good}" if good else "no checkpoint had been written"
     return TrainerError(
@@ -139,6 +147,7 @@ def train_sft(
     progress: Progress | None = None,
     *,
     looked_at: Sequence[BCSample] = (),
+    show: Callable[[], None] | None = None,
     say: Callable[[str], None] = _to_stderr,
 ) -> SftResult:
     """Trains an adapter on the samples; continues from the run folder's last checkpoint where there is one.
@@ -148,16 +157,22 @@ def train_sft(
         base: folder or hub id, as `resolve_base` gives it.
         progress: called with (step, steps, loss).
         looked_at: prompts that the student answers every `sft.sample_steps`, for samples.jsonl.
+        show: called after each such look, so that a page can show it.
         say: told once when batches had to become smaller.
 
     Raises:
-        TrainerError: no samples, samples of another split, a mask that trains nothing, another base than the run began
-            with, a gradient that is not a number, or no room for a single sample.
+        TrainerError: no samples, samples of another split, several GPUs for one process, a mask that trains nothing,
+            another base than the run began with, a gradient that is not a number, or no room for a single sample.
     """
     if not samples:
         raise TrainerError("no training samples; run `claude-trainer dataset build` and read what it left out")
     if foreign := [s.trace_id for s in samples if s.split != "train"]:
         raise TrainerError(f"{len(foreign)} samples are not of the training split, the first is {foreign[0]}")
+    if process_count() == 1 and (visible := torch.cuda.device_count()) > 1:  # transformers would replicate the model
+        raise TrainerError(
+            f"one process trains on one GPU, and {visible} are visible: set CUDA_VISIBLE_DEVICES=0, or start `sft` by "
+            "`accelerate launch --config_file configs/accelerate/ddp.yaml` (docs/scale.md)"
+        )
     sft, began = config.sft, time.monotonic()
     with main_process_first():
         claim_base(run.path, base)
@@ -211,9 +226,10 @@ def train_sft(
         report_to="none",
         log_level="error",
     )
-    looks = StudentSamples(looked_at, tokenizer, min(LOOK_TOKENS, config.ppo.max_new_tokens), run.path / SAMPLES)
+    longest = min(LOOK_TOKENS, config.ppo.max_new_tokens)
+    looks = StudentSamples(looked_at, tokenizer, longest, config.ppo.window, run.path / SAMPLES, show)
     alone = process_count() == 1  # shards of a model cannot write
-    log = RunLog(run, lengths, progress, looks if looked_at and alone else None, sft.sample_steps)
+    log = RunLog(run, lengths, progress, looks if looked_at and alone else None, sft.sample_steps, began)
     trainer = WeightedSftTrainer(
         model=load_model(base, config.student),
         args=arguments,
@@ -233,6 +249,7 @@ def train_sft(
     except NotANumberError as error:
         raise _explained(error, run.path, shown, tokenizer) from None
     if log.terminated:
+        wait_for_all()  # the launcher ends the others when one has gone, and one of them writes the checkpoint
         raise TrainerError(f"stopped by SIGTERM at step {trainer.state.global_step}; run the same command to go on")
     folder = run.path / "adapter"
     _save_adapter(trainer, folder)
@@ -244,7 +261,7 @@ def train_sft(
         loss_last=sum(losses[-5:]) / len(losses[-5:]),
         steps=trainer.state.global_step,
         tokens=int(sum(lengths) * trainer.state.epoch),
-        seconds=time.monotonic() - began,
+        seconds=log.seconds(),
     )
     run.finish(
         base=base,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,13 +33,31 @@ class _FirstTurn:
 
 
 class StudentSamples:
-    """Asks the student what the teacher was asked; lines of samples.jsonl: step, trace_id, prompt, teacher, student."""
+    """Asks the student what the teacher was asked.
 
-    def __init__(self, samples: Sequence[BCSample], tokenizer: Any, max_new_tokens: int, file: Path) -> None:
+    Lines of samples.jsonl: step, trace_id, prompt, teacher, student, and `stop`, why the student's turn ended.
+
+    Args:
+        max_new_tokens, window: longest turn and longest episode, in tokens; see `run_episodes`.
+        file: samples.jsonl of the run folder.
+        show: called after each look, so that a page can be made of what was written.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[BCSample],
+        tokenizer: Any,
+        max_new_tokens: int,
+        window: int | None,
+        file: Path,
+        show: Callable[[], None] | None = None,
+    ) -> None:
         self._asked = [(sample, _first_turn(sample)) for sample in samples[:SHOWN]]
         self._tokenizer = tokenizer
         self._max_new_tokens = max_new_tokens
+        self._window = window
         self._file = file
+        self._show = show
 
     def __call__(self, model: Any, step: int) -> None:
         """Greedy, so that nothing random is drawn and training goes on as if nobody had looked."""
@@ -48,7 +66,12 @@ class StudentSamples:
         model.eval()
         try:
             episodes = run_episodes(
-                model, self._tokenizer, environments, max_turns=1, max_new_tokens=self._max_new_tokens
+                model,
+                self._tokenizer,
+                environments,
+                max_turns=1,
+                max_new_tokens=self._max_new_tokens,
+                window=self._window,
             )
         finally:
             model.train(training)
@@ -62,9 +85,12 @@ class StudentSamples:
                     "prompt": sample.prompt,
                     "teacher": assistant_text(sample.messages[turn]).removesuffix(EOT),
                     "student": self._tokenizer.decode(written).removesuffix(EOT),
+                    "stop": episode.stop,
                 }
             )
         self._write(lines)
+        if self._show is not None:
+            self._show()
 
     def forget_after(self, step: int) -> None:
         """Drops lines of steps that a continued run will do again."""

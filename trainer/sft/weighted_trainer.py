@@ -16,7 +16,7 @@ from trl import SFTTrainer
 
 from trainer.errors import TrainerError
 from trainer.sft.batch_plan import BatchPlan, is_out_of_memory
-from trainer.sft.batches import IGNORED, Batch, cut, samples_in
+from trainer.sft.batches import IGNORED, Batch, cut, nothing, samples_in
 
 
 class EpochSampler(Sampler[int]):  # type: ignore[misc]
@@ -52,6 +52,26 @@ class NotANumberError(Exception):
         super().__init__(step)
         self.step = step
         self.batches = batches
+
+
+def token_losses(model: Any, batch: Batch, *, fused: bool) -> tuple[torch.Tensor, Any]:
+    """Negative log-likelihood of each token but a row's first, in nats, 0 where it is no target; and the outputs.
+
+    Args:
+        fused: by the head that TRL has added to the model, which keeps logits in tiles of a few tokens; else by plain
+            logits of all tokens.
+    """
+    labels = batch["labels"]
+    ids = {name: batch[name] for name in ("input_ids", "position_ids") if name in batch}
+    if fused:
+        outputs = model(**ids, labels=labels, fused_lm_head=True)
+        return -outputs.log_probs, outputs
+    outputs = model(**ids, use_cache=False)
+    targets = labels[:, 1:]
+    mask = targets != IGNORED
+    losses = torch.zeros(targets.shape, device=labels.device)
+    losses[mask] = functional.cross_entropy(outputs.logits[:, :-1][mask].float(), targets[mask], reduction="none")
+    return losses, outputs
 
 
 class WeightedSftTrainer(SFTTrainer):  # type: ignore[misc]
@@ -92,16 +112,7 @@ class WeightedSftTrainer(SFTTrainer):  # type: ignore[misc]
         """Σ weight · nll / number of tokens under loss, over all processes of the step."""
         labels, weights = inputs["labels"], inputs["loss_weights"][:, 1:]
         mask = labels[:, 1:] != IGNORED
-        ids = {name: inputs[name] for name in ("input_ids", "position_ids") if name in inputs}
-        if labels.is_cuda:
-            outputs = model(**ids, labels=labels, fused_lm_head=True)
-            losses = -outputs.log_probs
-        else:
-            outputs = model(**ids, use_cache=False)
-            losses = torch.zeros_like(weights)
-            losses[mask] = functional.cross_entropy(
-                outputs.logits[:, :-1][mask].float(), labels[:, 1:][mask], reduction="none"
-            )
+        losses, outputs = token_losses(model, inputs, fused=labels.is_cuda)
         written = inputs["written"][:, 1:] & mask
         self._sums.append(torch.stack([losses.detach()[written].sum(), written.sum().float()]))
         if num_items_in_batch is None:
@@ -127,7 +138,21 @@ class WeightedSftTrainer(SFTTrainer):  # type: ignore[misc]
         return torch.stack(losses).sum()
 
     def _cut(self, inputs: Batch) -> list[Batch]:
-        return cut(inputs, self._plan.parts)
+        """The parts of a batch; several processes take equally many, or they would wait for each other for ever.
+
+        Raises:
+            TrainerError: under DeepSpeed, which takes the optimiser's step inside the backward pass.
+        """
+        parts = self._plan.parts
+        if parts > 1 and self.is_deepspeed_enabled:
+            raise TrainerError(
+                f"batches cannot be run in {parts} parts under DeepSpeed: lower sft.batch_size for more of "
+                "sft.gradient_accumulation, or lower dataset.max_tokens"
+            )
+        pieces = cut(inputs, parts)
+        if self.accelerator.num_processes > 1:
+            pieces += [nothing(inputs)] * (parts - len(pieces))
+        return pieces
 
     def _again_in_smaller_parts(self, model: Any, items: Any) -> torch.Tensor:
         """Forgets the step's gradients, which may hold a part of the failed batch, and computes all of them again."""
@@ -157,6 +182,13 @@ class WeightedSftTrainer(SFTTrainer):  # type: ignore[misc]
         """Of the step that has just ended: [Σ nll of tokens the teacher wrote, how many], over all processes."""
         total: torch.Tensor = self.accelerator.reduce(torch.stack(self._sums).sum(0), "sum")
         return total
+
+    def anywhere(self, flag: bool) -> bool:
+        """Whether the flag is set in any process; all of them have to ask."""
+        if self.accelerator.num_processes == 1:
+            return flag
+        found = self.accelerator.reduce(torch.tensor(float(flag), device=self.accelerator.device), "sum")
+        return bool(found.item())
 
     def samples_seen(self) -> list[int]:
         """Of the step that has just ended: the numbers of this process's samples."""

@@ -13,6 +13,7 @@ from transformers.utils import logging
 
 from trainer.config import StudentConfig
 from trainer.errors import TrainerError
+from trainer.processes import splits_weights
 from trainer.student.base_folder import LAYOUT
 from trainer.student.chat_format import CONTROL_TOKENS, EOT, template_text
 from trainer.student.format_checks import check_tokenizer
@@ -80,7 +81,7 @@ def load_model(base: str, student: StudentConfig) -> Any:
         TrainerError: the hub cannot be reached, or the files are not a causal language model.
     """
     dtype = getattr(torch, student.dtype)
-    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention_kernel(student)}
+    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention_kernel(student), **placement(student)}
     if student.load_in_4bit:
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
@@ -88,14 +89,23 @@ def load_model(base: str, student: StudentConfig) -> Any:
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.bfloat16,
         )
-    if torch.cuda.is_available():
-        options["device_map"] = {"": int(os.environ.get("LOCAL_RANK", "0"))}
     try:
         model = AutoModelForCausalLM.from_pretrained(base, **options)
     except OSError as error:
         raise TrainerError(_unreachable(base, error)) from None
     model.generation_config.pad_token_id = model.config.pad_token_id
     return model
+
+
+def placement(student: StudentConfig) -> dict[str, Any]:
+    """Where `from_pretrained` puts the weights: on this process's GPU.
+
+    Those that FSDP or DeepSpeed will split begin in CPU memory: whole they need not fit on a GPU. NF4 weights are not
+    split, and are made on the GPU.
+    """
+    if not torch.cuda.is_available() or (splits_weights() and not student.load_in_4bit):
+        return {}
+    return {"device_map": {"": int(os.environ.get("LOCAL_RANK", "0"))}}
 
 
 def attention_kernel(student: StudentConfig) -> str:

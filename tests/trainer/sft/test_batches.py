@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from trl.trainer.utils import add_fused_lm_head
 
 from tests.trainer.sft.small_sft import curve, samples, settings, train
+from trainer.errors import TrainerError
 from trainer.run_folder import RunFolder
 from trainer.sft.batch_plan import FILE as PLAN
-from trainer.sft.batches import IGNORED, collate_packed, collate_padded, cut, filled, pack, packed_rows, samples_in
+from trainer.sft.batch_plan import BatchPlan
+from trainer.sft.batches import (
+    IGNORED,
+    collate_packed,
+    collate_padded,
+    cut,
+    filled,
+    nothing,
+    pack,
+    packed_rows,
+    samples_in,
+)
 from trainer.sft.sft_trainer import encode_samples
-from trainer.sft.weighted_trainer import EpochSampler
+from trainer.sft.weighted_trainer import EpochSampler, WeightedSftTrainer, token_losses
 from trainer.student.base_model import load_model, load_tokenizer
 
 LENGTHS = st.lists(st.integers(1, 100), max_size=60)
@@ -88,7 +102,32 @@ def test_packed_samples_do_not_see_each_other(base: str, rows: list[dict[str, ob
     assert torch.equal(before, after)
 
 
-def test_packed_padded_and_accumulated_training_are_the_same(base: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("packed", [True, False])
+def test_the_head_of_a_gpu_gives_the_losses_and_gradients_of_plain_logits(
+    base: str, rows: list[dict[str, object]], packed: bool
+) -> None:
+    """TRL's fused head runs on a CPU too; where nothing is to be learned its loss is 0 and can be differentiated."""
+    model = load_model(base, settings().student)
+    add_fused_lm_head(model, outputs=("log_probs", "entropy", "is_top1"))
+    batch = collate_packed(packed_rows(rows, 4096)) if packed else collate_padded(0)(rows)
+    for one in (batch, nothing(batch)):
+        found = []
+        for fused in (True, False):
+            losses, _ = token_losses(model, one, fused=fused)
+            assert losses.shape == one["labels"][:, 1:].shape
+            (losses * one["loss_weights"][:, 1:]).sum().backward()
+            found.append((losses.detach(), [parameter.grad.clone() for parameter in model.parameters()]))
+            model.zero_grad()
+        (ours, own), (theirs, other) = found
+        assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+        assert (ours[one["labels"][:, 1:] == IGNORED] == 0).all()
+        for left, right in zip(own, other, strict=True):
+            assert torch.allclose(left, right, atol=1e-4 * right.abs().max().item() + 1e-7)
+
+
+def test_packed_padded_and_accumulated_training_are_the_same(
+    base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Six samples an update, in one packed row, in one padded batch, one at a time, and in remembered halves."""
     common = {"count": 6, "max_steps": 4, "order": "curriculum", "max_tokens": 1024}
     ways = {
@@ -99,10 +138,16 @@ def test_packed_padded_and_accumulated_training_are_the_same(base: str, tmp_path
     }
     (tmp_path / "halves").mkdir()
     (tmp_path / "halves" / PLAN).write_text('{"parts": 4, "step": 3}')
-    curves = {}
+    curves, parts = {}, []
+    whole = WeightedSftTrainer._cut
+    monkeypatch.setattr(
+        WeightedSftTrainer, "_cut", lambda self, batch: parts.append(pieces := whole(self, batch)) or pieces
+    )
     for name, values in ways.items():
+        parts.clear()
         train(tmp_path, name, base, **common | values)
         curves[name] = [row[1] for row in curve(RunFolder(tmp_path, name, settings()))]
+        assert {len(pieces) for pieces in parts} == {4 if name == "halves" else 1}, name
     for name, losses in curves.items():
         assert losses == pytest.approx(curves["padded"], rel=1e-4), name
     assert curves["padded"][-1] < 0.98 * curves["padded"][0], "it learns"
@@ -122,6 +167,12 @@ def test_rows_that_fill_up_the_last_batch_teach_nothing_and_are_no_samples(
     nothing = collate(padded[6:])
     assert (nothing["labels"] == IGNORED).all()
     assert (samples_in(nothing), len(cut(nothing, 2))) == (0, 1)
+
+
+def test_batches_are_not_cut_where_each_part_would_be_an_update(rows: list[dict[str, object]]) -> None:
+    trainer = SimpleNamespace(_plan=BatchPlan(parts=2), is_deepspeed_enabled=True)
+    with pytest.raises(TrainerError, match=r"2 parts under DeepSpeed: lower sft\.batch_size"):
+        WeightedSftTrainer._cut(trainer, collate_padded(0)(rows))  # type: ignore[arg-type]
 
 
 def test_order_of_an_epoch_keeps_what_fills_up_at_its_end() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -12,11 +13,13 @@ import torch
 
 from claude_capture.claude_trace_schema import Teacher
 from tests.trainer.student.tiny_bases import tiny_base
-from trainer.config import Config, SftConfig, StudentConfig
+from trainer.config import Config, PpoConfig, SftConfig, StudentConfig
 from trainer.errors import TrainerError
 from trainer.records import BCSample
+from trainer.report.road_report import sft_page
 from trainer.run_folder import RunFolder
 from trainer.sft.sft_trainer import encode_samples, train_sft, whole_checkpoint
+from trainer.sft.student_samples import FILE, read_samples
 from trainer.student.base_model import load_adapted, load_tokenizer
 
 
@@ -93,12 +96,40 @@ def test_stopped_run_goes_on_exactly_where_it_was(base: str, tmp_path: Path) -> 
     with pytest.raises(TrainerError, match="stopped by SIGTERM at step 2; run the same command to go on"):
         train_sft(SAMPLES, base, settings, stopped, kill_at_the_first_step)
     assert stopped.result is None
+    state = stopped.path / "checkpoints" / "checkpoint-2" / "trainer_state.json"
+    kept = json.loads(state.read_text())
+    noted = kept["stateful_callbacks"]["RunLog"]["attributes"]
+    assert 0 < noted["seconds"] < 60
+    noted["seconds"] += 1000
+    state.write_text(json.dumps(kept))
     resumed = train_sft(SAMPLES, base, settings, stopped)
     assert resumed.steps == whole.steps == 8
+    assert stopped.result["seconds"] == resumed.seconds > 1000 > whole.seconds, "the seconds of every leg"
     first, second = weights_of(whole.adapter), weights_of(resumed.adapter)
     assert first.keys() == second.keys()
     for name, weight in first.items():
         assert torch.equal(weight, second[name]), name
+
+
+def test_looks_keep_to_the_window_and_a_page_can_be_made_of_each(base: str, tmp_path: Path) -> None:
+    """The first prompt is longer than the window: nothing is written there, and why is said."""
+    tokenizer = load_tokenizer(base)
+    long = sample(0, messages=[{"role": "user", "content": "word " * 200}, *SAMPLES[0].messages[2:]], prompt="long")
+    settings = config(max_steps=4, sample_steps=2)
+    settings = settings.model_copy(update={"ppo": PpoConfig(window=100, max_new_tokens=8)})
+    run, shown = RunFolder(tmp_path, "sft", settings), []
+    looked_at = [long, SAMPLES[1]]
+    train_sft(
+        SAMPLES, base, settings, run, looked_at=looked_at, show=lambda: shown.append(read_samples(run.path / FILE))
+    )
+    assert [len(lines) for lines in shown] == [2, 4]
+    assert [(line["step"], line["prompt"]) for line in shown[-1]] == [(2, "long"), (2, "p"), (4, "long"), (4, "p")]
+    for line in shown[-1]:
+        cut = line["prompt"] == "long"
+        assert ((line["stop"] == "window"), (line["student"] == "")) == (cut, cut)
+        assert len(tokenizer.encode(line["student"])) <= 8
+    page = sft_page(run.metrics(), {}, 12, "tiny", shown[-1]).html()
+    assert page.count("(nothing: the prompt does not fit the window)") == 2
 
 
 def test_masked_turns_teach_nothing(base: str, tmp_path: Path) -> None:
