@@ -3,9 +3,10 @@
 A registry says which model is current, not which one was started or deployed. The server is believed where it names
 another one, and only there:
 
-    every server    the `model` of a reply: `claude-trainer serve` names what it serves
-    Ollama          GET /api/tags: `deploy` gives each file an immutable name, <model>:<first 12 digits of its SHA-256>
-    llama-server    GET /props: the path of its file
+    Ollama                 GET /api/tags: `deploy` names each file <model>:<first 12 digits of its SHA-256>, for good
+    llama-server           GET /props: the path of its file
+    claude-trainer serve   GET /v1/models: its name, which each of its replies bears, too
+    vLLM                   GET /v1/models: the folder of its model, as `root`
 """
 
 from __future__ import annotations
@@ -92,8 +93,11 @@ class ServedModel:
         if isinstance(listed, list):
             tags = {str(one.get("name")): str(one.get("digest")) for one in listed if isinstance(one, dict)}
             return is_another_tag(tags, self._model, self._digests)
-        path = (await self._get("/props")).get("model_path")
-        return names_another(Path(str(path)).name, self._version)
+        said = [(await self._get("/props")).get("model_path")]
+        cards = (await self._get("/v1/models")).get("data")
+        for card in cards if isinstance(cards, list) else []:
+            said += [card.get("id"), card.get("root")] if isinstance(card, dict) else []
+        return any(names_another(Path(str(name)).name, self._version) for name in said)
 
     async def _get(self, target: str) -> dict[str, Any]:
         """What it answers; nothing where it does not, or not with an object."""

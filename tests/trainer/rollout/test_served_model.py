@@ -74,7 +74,10 @@ SERVERS: dict[str, tuple[dict[str, Any], bool]] = {
     "Ollama, another file": ({"/api/tags": TAGS}, True),
     "llama-server, another file": ({"/props": {"model_path": "/models/llama-claude-ppo-v7-q4_k_m.gguf"}}, True),
     "llama-server, ours": ({"/props": {"model_path": "/models/llama-claude-ppo-v1-q4_k_m.gguf"}}, False),
-    "nothing that can be understood": ({"/api/tags": ["x"], "/props": "x"}, False),
+    "claude-trainer serve, another version": ({"/v1/models": {"data": [{"id": "llama-claude-ppo-v7"}]}}, True),
+    "claude-trainer serve, ours": ({"/v1/models": {"data": [{"id": "llama-claude-ppo-v1"}]}}, False),
+    "vLLM, another folder": ({"/v1/models": {"data": [{"id": "m", "root": "/models/llama-claude-ppo-v7-vllm"}]}}, True),
+    "nothing that can be understood": ({"/api/tags": ["x"], "/props": "x", "/v1/models": {"data": [1]}}, False),
     "nothing at all": ({}, False),
 }
 
