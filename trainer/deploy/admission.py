@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainer.config import DeployConfig
 from trainer.errors import TrainerError
 from trainer.export.export_records import ExportedFile
+from trainer.export.gguf_file import GgufFile
 from trainer.export.registry import ModelEntry, Registry
 
 
@@ -34,7 +36,7 @@ def admit(model: str | None, models: Path, *, force: str = "") -> Candidate:
     Raises:
         TrainerError: unknown, removed, of another size than registered, or not passed and not forced.
     """
-    if model is not None and (model.endswith(".gguf") or Path(model).exists()):
+    if model is not None and (model.endswith(".gguf") or Path(model).is_file()):
         path = Path(model)
         if not path.is_file():
             raise TrainerError(f"{path}: no such file")
@@ -67,6 +69,11 @@ def admit(model: str | None, models: Path, *, force: str = "") -> Candidate:
     if path.stat().st_size != file.bytes:
         raise changed(path)
     return Candidate(path, entry, file, forced)
+
+
+def context_window(file: GgufFile, config: DeployConfig) -> int:
+    """Tokens of a conversation in service: what the config wants, at most what the file was made for."""
+    return min(config.num_ctx, int(file.get("llama.context_length") or config.num_ctx))
 
 
 def changed(path: Path) -> TrainerError:

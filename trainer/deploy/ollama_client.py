@@ -22,6 +22,7 @@ DEFAULT_PORT = 11434
 OLDEST = (0, 5, 5)
 """First version whose /api/create takes `files` by digest."""
 BLOCK = 1 << 20
+_ADDRESS = f"give host:port, e.g. 127.0.0.1:{DEFAULT_PORT}"
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 _BROKEN = (
     httpx2.ConnectError,
@@ -69,13 +70,22 @@ class OllamaClient:
         host: see `server_url`.
         attempts: how often a step is tried where the connection breaks or the server is busy.
         backoff: seconds before the second try; doubled each time.
+
+    Raises:
+        TrainerError: the host is no address.
     """
 
     def __init__(self, host: str, *, attempts: int = 5, backoff: float = 0.5) -> None:
         self.url = server_url(host)
         self._attempts = attempts
         self._backoff = backoff
-        loopback = httpx2.URL(self.url).host.strip("[]") in _LOOPBACK
+        try:
+            address = httpx2.URL(self.url)
+        except httpx2.InvalidURL as error:
+            raise TrainerError(f"OLLAMA_HOST or deploy.host {host!r} is no address ({error}); {_ADDRESS}") from None
+        if address.scheme not in ("http", "https"):
+            raise TrainerError(f"OLLAMA_HOST or deploy.host {host!r} is neither http nor https; {_ADDRESS}")
+        loopback = address.host.strip("[]") in _LOOPBACK
         # Creating and loading a model may take minutes between two lines; only connecting has to be quick.
         timeout = httpx2.Timeout(600.0, connect=5.0)
         # certificates take longer to load than a small model to be sent; plain HTTP needs none
@@ -163,10 +173,6 @@ class OllamaClient:
         """Gives a model a second name."""
         self._json("POST", "/api/copy", {"source": source, "destination": destination})
 
-    def delete(self, model: str) -> None:
-        """Removes a name; what no other name shares goes with it."""
-        self._json("DELETE", "/api/delete", {"model": model})
-
     def _json(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         what = f"{method} {path}"
 
@@ -182,7 +188,7 @@ class OllamaClient:
         for attempt in range(1, self._attempts + 1):
             try:
                 return action()
-            except httpx2.ConnectError as error:
+            except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
                 failure = TrainerError(
                     f"Ollama does not answer at {self.url} ({error}); start it with `ollama serve`, or set OLLAMA_HOST"
                 )

@@ -12,7 +12,6 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,11 +19,12 @@ from pydantic import Field, ValidationError
 
 from claude_capture.claude_trace_schema import Record
 from trainer.config import DeployConfig
-from trainer.deploy.admission import Candidate, changed
+from trainer.deploy.admission import Candidate, changed, context_window
 from trainer.deploy.ollama_client import OllamaClient, OllamaError
 from trainer.errors import TrainerError
+from trainer.export.atomic_file import full_disk_told, locked
 from trainer.export.doctor_corpus import TOOLS
-from trainer.export.export_records import Progress, sha256_of
+from trainer.export.export_records import Progress, now, sha256_of
 from trainer.export.gguf_file import GgufFile
 from trainer.export.model_files import modelfile
 from trainer.records import BCSample, Message
@@ -125,13 +125,6 @@ def _smoke(client: OllamaClient, tag: str, test: SmokeTest) -> list[str]:
     return called
 
 
-def _point_latest(client: OllamaClient, tag: str, latest: str) -> None:
-    client.copy(tag, latest)
-    tags = client.tags()
-    if tags.get(latest) != tags.get(tag) or tag not in tags:
-        raise TrainerError(f"Ollama at {client.url}: {latest} is not {tag} after the copy; check `ollama list`")
-
-
 def read_log(folder: Path) -> list[Deployment]:
     """Every deployment from this folder, oldest first.
 
@@ -148,14 +141,20 @@ def read_log(folder: Path) -> list[Deployment]:
         raise TrainerError(f"{path}: not a log of deployments ({reason}); restore it or move it away") from None
 
 
-def _log(folder: Path, entry: Deployment) -> None:
-    entries = [*read_log(folder), entry]
-    content = json.dumps([line.model_dump(mode="json") for line in entries], indent=1)
-    write_atomic(folder / LOG_NAME, content + "\n", 0o644)
+def _point_latest(client: OllamaClient, folder: Path, entry: Deployment) -> None:
+    """Makes `latest` what the entry says, one process at a time, and checks that it is.
 
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    The log is written first: a process that is killed before the copy still knows the way back.
+    """
+    log, latest = folder / LOG_NAME, f"{entry.model}:latest"
+    with full_disk_told(log), locked(folder / f".{LOG_NAME}.lock"):
+        if entry.previous != entry.tag:
+            entries = [*read_log(folder), entry]
+            write_atomic(log, json.dumps([line.model_dump(mode="json") for line in entries], indent=1) + "\n")
+        client.copy(entry.tag, latest)
+        tags = client.tags()
+    if tags.get(latest) != tags.get(entry.tag) or entry.tag not in tags:
+        raise TrainerError(f"Ollama at {client.url}: {latest} is not {entry.tag} after the copy; check `ollama list`")
 
 
 def _send(client: OllamaClient, candidate: Candidate, progress: Progress | None) -> tuple[str, bool]:
@@ -195,16 +194,17 @@ def deploy(
         backoff: seconds before the second try of a step.
 
     Raises:
-        TrainerError: not a GGUF, changed since it was registered, the server does not answer, refuses or dies, or the
-            smoke test fails; `latest` is what it was in all these cases.
+        TrainerError: not a GGUF, changed since it was registered, no room beside it, the server does not answer,
+            refuses or dies, or the smoke test fails; `latest` is what it was in all these cases.
     """
     started = time.monotonic()
     gguf = candidate.path
     read_log(gguf.parent)
     file = GgufFile(gguf)
-    num_ctx = min(config.num_ctx, int(file.get("llama.context_length") or config.num_ctx))
+    num_ctx = context_window(file, config)
     licence = file.get("general.license")
-    latest = f"{config.model}:latest"
+    with full_disk_told(gguf.parent):
+        write_atomic(modelfile(gguf), modelfile_text(gguf, num_ctx, licence))
     with OllamaClient(host_of(config), backoff=backoff) as client:
         version = client.version()
         previous = _immutable(client.tags(), config.model)
@@ -219,24 +219,21 @@ def deploy(
             request["license"] = [licence]
         client.create(request)
         calls = _smoke(client, tag, smoke or default_smoke_test())
-        if previous != tag:
-            entry = Deployment(
-                at=_now(),
-                action="deploy",
-                server=client.url,
-                model=config.model,
-                tag=tag,
-                previous=previous,
-                forced=candidate.forced,
-            )
-            _log(gguf.parent, entry)  # before the copy: a process killed in between still knows the way back
-        _point_latest(client, tag, latest)
-        write_atomic(modelfile(gguf), modelfile_text(gguf, num_ctx, licence), 0o644)
+        entry = Deployment(
+            at=now(),
+            action="deploy",
+            server=client.url,
+            model=config.model,
+            tag=tag,
+            previous=previous,
+            forced=candidate.forced,
+        )
+        _point_latest(client, gguf.parent, entry)
         return DeployReport(
             server=client.url,
             version=version,
             tag=tag,
-            latest=latest,
+            latest=f"{config.model}:latest",
             previous=previous,
             uploaded=uploaded,
             num_ctx=num_ctx,
@@ -292,10 +289,9 @@ def rollback(config: DeployConfig, folder: Path, *, to: str | None = None, backo
         if target not in tags:
             raise TrainerError(f"Ollama at {client.url} has no {target}; it has: {', '.join(known) or 'none'}")
         entry = Deployment(
-            at=_now(), action="rollback", server=client.url, model=config.model, tag=target, previous=current
+            at=now(), action="rollback", server=client.url, model=config.model, tag=target, previous=current
         )
-        _log(folder, entry)
-        _point_latest(client, target, latest)
+        _point_latest(client, folder, entry)
         return DeployReport(
             server=client.url,
             version=version,

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from claude_capture.claude_trace_schema import Record
 from trainer.config import DeployConfig
-from trainer.deploy.admission import Candidate, changed
+from trainer.deploy.admission import Candidate, changed, context_window
 from trainer.errors import TrainerError
 from trainer.export.export_records import Progress, sha256_of
 from trainer.export.gguf_file import GgufFile
@@ -63,7 +63,7 @@ def for_llama_server(candidate: Candidate, config: DeployConfig, progress: Progr
     file = GgufFile(path)
     if candidate.file is not None and sha256_of(path, progress) != candidate.file.sha256:
         raise changed(candidate.path)
-    num_ctx = min(config.num_ctx, int(file.get("llama.context_length") or config.num_ctx))
+    num_ctx = context_window(file, config)
     template = template_file(path)
     command = [
         shutil.which("llama-server") or "llama-server",
@@ -97,7 +97,7 @@ def for_vllm(candidate: Candidate, config: DeployConfig, progress: Progress | No
     models = candidate.path.resolve().parent
     folder = vllm_folder(models, entry.name)
     write_merged_checkpoint(entry.base, adapter, folder, progress=progress)
-    num_ctx = min(config.num_ctx, int(GgufFile(candidate.path).get("llama.context_length") or config.num_ctx))
+    num_ctx = context_window(GgufFile(candidate.path), config)
     template = folder / "chat_template.jinja"
     command = [
         *(shutil.which("vllm") or "vllm", "serve", str(folder)),

@@ -22,6 +22,8 @@ from trainer.export.checkpoint import Checkpoint
 from trainer.export.export_records import METADATA_PREFIX, ExportedFile, Progress, Provenance
 from trainer.export.gguf_writer import PERMUTED, LlamaShape, PlannedTensor, permute, write_tensors
 from trainer.export.lora_adapter import LoraAdapter
+from trainer.export.model_files import adapter_file
+from trainer.export.registry import Registry
 from trainer.student.base_folder import base_folder
 
 
@@ -41,8 +43,10 @@ def export_adapter(
         adapter: folder that peft saved.
 
     Raises:
-        TrainerError: wrong base, or an adapter that is more than pairs of factors.
+        TrainerError: wrong base, an adapter that is more than pairs of factors, or a name that no file can have.
     """
+    final = adapter_file(output_dir, name)
+    Registry(output_dir).reserve(name, [final])
     checkpoint = Checkpoint(base_folder(base))
     lora = LoraAdapter(adapter)
     lora.check(checkpoint, base)
@@ -51,7 +55,6 @@ def export_adapter(
     if lora.config.get("use_dora"):
         raise TrainerError(f"{adapter}: it uses DoRA, which llama.cpp cannot lay over a base; merge it")
     origin = provenance or Provenance(base_model=str(base))
-    final = output_dir / f"{name}-lora.gguf"
     started = time.monotonic()
     with partial_file(final) as path:
         writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH.LLAMA])

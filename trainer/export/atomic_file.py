@@ -1,8 +1,12 @@
-"""Large files and folders under a final name only once they are whole: written beside it, synced, renamed."""
+"""Large files and folders under a final name only once they are whole: written beside it, synced, renamed.
+
+Both are their owner's alone (0600, 0700): a model may repeat what it was trained on.
+"""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import shutil
@@ -19,6 +23,34 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def disk_full(where: Path, reason: str) -> TrainerError:
     """The one line for a disk that cannot hold what is to be written."""
     return TrainerError(f"{where}: no room on the disk ({reason}); nothing was changed: free some space and run again")
+
+
+@contextmanager
+def full_disk_told(where: Path) -> Iterator[None]:
+    """Turns the system's error for a full disk into that line.
+
+    Raises:
+        TrainerError: the disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise disk_full(where, error.strerror or "full") from None
+        raise
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """No other process is in such a block for this file meanwhile; the lock goes with the process that holds it.
+
+    Args:
+        file: an empty file, made where it is missing.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with open(os.open(file, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _alive(process: int) -> bool:
@@ -69,14 +101,12 @@ def partial_file(final: Path) -> Iterator[Path]:
     _clear(final.parent)
     partial = _beside(final, "partial")
     try:
-        yield partial
-        with partial.open("rb+") as stream:
-            os.fsync(stream.fileno())
-        os.replace(partial, final)
-    except OSError as error:
-        if error.errno in _FULL:
-            raise disk_full(final, error.strerror or "full") from None
-        raise
+        with full_disk_told(final):
+            os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
+            yield partial
+            with partial.open("rb+") as stream:
+                os.fsync(stream.fileno())
+            os.replace(partial, final)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -95,12 +125,9 @@ def staging_folder(final: Path) -> Iterator[Path]:
     staging = _beside(final, "partial")
     remove(staging)  # of a dead process that had our number
     try:
-        staging.mkdir()
-        yield staging
-    except OSError as error:
-        if error.errno in _FULL:
-            raise disk_full(final, error.strerror or "full") from None
-        raise
+        with full_disk_told(final):
+            staging.mkdir(0o700)
+            yield staging
     finally:
         remove(staging)
 

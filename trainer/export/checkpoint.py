@@ -18,6 +18,15 @@ BLOCK_ELEMENTS = 8 << 20
 """Values that are in memory at a time: 16 MB as 16-bit floats."""
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 """Types of weights that can be merged and exported, as safetensors names them."""
+_SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "max_position_embeddings",
+)
+"""What config.json has to say about the network."""
 
 
 class StoredTensor(NamedTuple):
@@ -89,17 +98,22 @@ class Checkpoint:
     """The base model's folder: its config and its tensors.
 
     Raises:
-        TrainerError: no Llama in 16 or 32 bit lies there, or files are missing.
+        TrainerError: no Llama in 16 or 32 bit lies there, files are missing, or config.json lacks a size.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.config = read_json(folder / "config.json")
-        if "quantization_config" in self.config:
-            kind = self.config["quantization_config"].get("quant_method", "quantised")
-            raise _not_16_bit(folder, f"{kind} weights")
+        if quantized := self.config.get("quantization_config"):
+            kind = quantized.get("quant_method") if isinstance(quantized, dict) else None
+            raise _not_16_bit(folder, f"{kind or 'quantised'} weights")
         if self.config.get("model_type") != "llama":
             raise TrainerError(f"{folder}: model_type is {self.config.get('model_type')!r}; only 'llama' is exported")
+        for key in _SIZES:
+            if not isinstance(size := self.config.get(key), int) or size < 1:
+                raise TrainerError(f"{folder / 'config.json'}: {key} is {size!r}; download or save the base again")
+        if not isinstance(eps := self.config.get("rms_norm_eps"), float):
+            raise TrainerError(f"{folder / 'config.json'}: rms_norm_eps is {eps!r}; download or save the base again")
         self.stored = StoredTensors(self._shards())
         for name in self.stored.shapes:
             if self.stored[name].type not in FLOATS:
@@ -108,7 +122,10 @@ class Checkpoint:
     def _shards(self) -> list[Path]:
         index = self.folder / "model.safetensors.index.json"
         if index.exists():
-            names = sorted(set(read_json(index)["weight_map"].values()))
+            place = read_json(index).get("weight_map")
+            if not isinstance(place, dict):
+                raise TrainerError(f"{index}: it has no weight_map; download the base again")
+            names = sorted(set(place.values()))
         elif (self.folder / "model.safetensors").exists():
             names = ["model.safetensors"]
         else:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from trainer.export.registry import ModelEntry
     from trainer.export.release import ReleaseReport
     from trainer.export.trial import HeldOut
+    from trainer.records import GateReport
 
 MARKS = {
     "passed": "[green]ok[/green]",
@@ -115,14 +116,11 @@ def export(
         return
     if name is None:
         raise click.UsageError("give --name, or --student")
-    from pydantic import ValidationError
-
     from trainer.config import load_config
     from trainer.errors import TrainerError
     from trainer.export.export_records import Provenance
     from trainer.export.json_file import read_json
     from trainer.export.release import provenance_of, release
-    from trainer.records import GateReport
 
     if adapter is None and (base is None or adapter_only):
         raise click.UsageError("give --adapter" if adapter_only else "give --adapter, --base, or both")
@@ -146,16 +144,7 @@ def export(
             made = export_adapter(base, adapter, models, name, provenance=provenance, progress=progress)
         click.echo(made.model_dump_json(indent=1) if as_json else _line(made))
         return
-    gate = None
-    if gate_path is not None:
-        try:
-            gate = GateReport.model_validate(read_json(gate_path))
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise TrainerError(
-                f"{gate_path}: not a gate report: {'.'.join(map(str, first['loc']))}: {first['msg']}; "
-                "`claude-trainer gate` writes gate.json"
-            ) from None
+    gate = _gate_report(gate_path) if gate_path is not None else None
     with progress_bar() as progress:
         report = release(
             base,
@@ -189,7 +178,6 @@ def _export_student(
     from claude_capture.data_root import resolve_data_root
     from trainer.config import load_config
     from trainer.pipeline import Road
-    from trainer.records import GateReport
 
     config = load_config(config_path)
     if no_logits:
@@ -197,8 +185,29 @@ def _export_student(
     road = Road(config, resolve_data_root(data or config.data))
     student = road.versions.find(kind, version)
     judged = road.versions.folder(student) / "gate.json"
-    gate = GateReport.model_validate_json(judged.read_bytes()) if judged.exists() else None
-    return road.export(student, gate)
+    return road.export(student, _gate_report(judged) if judged.exists() else None)
+
+
+def _gate_report(path: Path) -> GateReport:
+    """What `claude-trainer gate` wrote.
+
+    Raises:
+        TrainerError: it is something else.
+    """
+    from pydantic import ValidationError
+
+    from trainer.errors import TrainerError
+    from trainer.export.json_file import read_json
+    from trainer.records import GateReport
+
+    try:
+        return GateReport.model_validate(read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise TrainerError(
+            f"{path}: not a gate report: {'.'.join(map(str, first['loc']))}: {first['msg']}; "
+            "`claude-trainer gate` writes gate.json"
+        ) from None
 
 
 @click.command()
@@ -209,7 +218,13 @@ def _export_student(
     type=click.Path(path_type=Path, exists=True),
     help="Folder or tokenizer.json that the model was trained with; default: rebuilt from the file.",
 )
-@click.option("--strings", default=2000, show_default=True, help="Strings to compare the tokenizers on.")
+@click.option(
+    "--strings",
+    type=click.IntRange(1),
+    default=2000,
+    show_default=True,
+    help="Strings to compare the tokenizers on.",
+)
 @click.option(
     "--config", "config_path", type=click.Path(path_type=Path), help="TOML config: compare logits and run the gate."
 )
@@ -234,10 +249,9 @@ def doctor(
         raise click.UsageError("--data, --quick and --no-logits belong to --config")
     tokenizer = None
     if tokenizer_path is not None:
-        from tokenizers import Tokenizer
+        from trainer.export.llama_vocabulary import read_tokenizer
 
-        file = tokenizer_path / "tokenizer.json" if tokenizer_path.is_dir() else tokenizer_path
-        tokenizer = Tokenizer.from_file(str(file))
+        tokenizer = read_tokenizer(tokenizer_path)
     heldout = None
     if config_path is not None:
         from trainer.config import load_config

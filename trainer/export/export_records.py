@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -110,6 +111,11 @@ class DoctorReport(Record):
     def failures(self) -> list[str]:
         """`name: detail` of every failed check."""
         return [f"{check.name}: {check.detail}" for check in self.checks if check.status == "failed"]
+
+
+def now() -> str:
+    """This moment, as the registry and the log of deployments write it: ISO 8601 UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def sha256_of(path: Path, progress: Progress | None = None) -> str:

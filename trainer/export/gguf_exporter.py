@@ -21,6 +21,7 @@ from trainer.export.export_records import ExportedFile, ExportReport, Progress, 
 from trainer.export.gguf_writer import LlamaShape, write_gguf
 from trainer.export.llama_vocabulary import read_vocabulary
 from trainer.export.lora_adapter import LoraAdapter, MergedWeights
+from trainer.export.model_files import plain_file, quantized_file
 from trainer.export.quantization import quantization_number, quantize
 from trainer.student.base_folder import base_folder
 from trainer.student.chat_format import template_text
@@ -123,8 +124,7 @@ def export_model(
             earlier export are left as they were.
     """
     quantization_number(config.quantization)
-    plain = output_dir / f"{name}.gguf"
-    quantized = output_dir / f"{name}-{config.quantization.lower()}.gguf"
+    plain, quantized = plain_file(output_dir, name), quantized_file(output_dir, name, config.quantization)
     with partial_file(plain) as plain_partial, partial_file(quantized) as quantized_partial:
         started = time.monotonic()
         made = write_plain(base, adapter, plain_partial, name, config, provenance=provenance, progress=progress)

@@ -26,6 +26,11 @@ from trainer.export.lora_adapter import MergedWeights
 
 PERMUTED = ("q_proj.weight", "q_proj.bias", "k_proj.weight", "k_proj.bias")
 """Tensors whose rows llama.cpp wants in another order."""
+_ROPE_FIELDS = {
+    "linear": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+}
+"""What a type of RoPE cannot do without."""
 _F32 = gguf.GGMLQuantizationType.F32
 _DTYPES = {
     gguf.GGMLQuantizationType.F32: torch.float32,
@@ -66,10 +71,20 @@ class LlamaShape:
 
     @classmethod
     def of(cls, config: dict[str, Any]) -> LlamaShape:
-        """Reads config.json of transformers 4 and 5 alike (`rope_scaling` became `rope_parameters`)."""
+        """Reads config.json of transformers 4 and 5 alike (`rope_scaling` became `rope_parameters`).
+
+        Raises:
+            TrainerError: its type of RoPE lacks a number.
+        """
         rope = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
         rope.setdefault("rope_type", rope.get("type", "default"))
         rope.setdefault("rope_theta", config.get("rope_theta", 10_000.0))
+        for field in ("rope_theta", *_ROPE_FIELDS.get(rope["rope_type"], ())):
+            if not isinstance(rope.get(field), int | float):
+                raise TrainerError(
+                    f"the base's config.json: RoPE of type {rope['rope_type']!r} has {field} {rope.get(field)!r}; "
+                    "download or save the base again"
+                )
         heads = config["num_attention_heads"]
         return cls(
             vocab_size=config["vocab_size"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections import deque
 from functools import cache
 from typing import Any
@@ -32,6 +33,11 @@ def llama_library() -> Any:
     llama_cpp.llama_log_set(collector, ctypes.c_void_p(0))
     llama_cpp.llama_backend_init()
     return llama_cpp
+
+
+def thread_count(wanted: int = 0) -> int:
+    """Threads for llama.cpp: as many as are wanted; 0 takes OMP_NUM_THREADS, else all cores."""
+    return wanted or int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
 
 
 def _collect(level: int, text: bytes, _: Any) -> None:

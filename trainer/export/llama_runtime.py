@@ -8,7 +8,6 @@ episode only the new tokens are evaluated: llama.cpp keeps the rest in its cache
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trainer.errors import TrainerError
-from trainer.export.llama_library import forget_log, last_words, llama_library
+from trainer.export.llama_library import forget_log, last_words, llama_library, thread_count
 from trainer.student.chat_format import EOT, encode, parse_assistant
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ class GgufModel:
         self, path: Path, *, n_ctx: int = 0, logits: bool = False, vocab_only: bool = False, threads: int = 0
     ) -> None:
         library = llama_library()
-        count = threads or int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+        count = thread_count(threads)
         forget_log()
         if not path.is_file():
             raise TrainerError(f"{path}: no such file")

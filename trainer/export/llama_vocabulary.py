@@ -81,7 +81,33 @@ def read_vocabulary(folder: Path, vocab_size: int) -> Vocabulary:
     """
     file = folder / "tokenizer.json"
     tokenizer = read_json(file)
-    model = tokenizer.get("model", {})
+    try:
+        return _vocabulary(tokenizer, file, vocab_size)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise TrainerError(
+            f"{file}: not a tokenizer as Hugging Face saves it ({type(error).__name__}: {error}); "
+            "download the base again"
+        ) from None
+
+
+def read_tokenizer(path: Path) -> Any:
+    """Hugging Face's own tokenizer of a folder or a tokenizer.json.
+
+    Raises:
+        TrainerError: it cannot be read.
+    """
+    from tokenizers import Tokenizer
+
+    file = path / "tokenizer.json" if path.is_dir() else path
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as error:  # the only class that `tokenizers` raises
+        reason = str(error).split("\n")[0]
+        raise TrainerError(f"{file}: cannot be read as a tokenizer ({reason}); a tokenizer.json is expected") from None
+
+
+def _vocabulary(tokenizer: dict[str, Any], file: Path, vocab_size: int) -> Vocabulary:
+    model = tokenizer["model"]
     if model.get("type", "BPE") != "BPE" or "vocab" not in model or not model.get("ignore_merges"):
         raise TrainerError(
             f"{file}: model {model.get('type')!r} with ignore_merges={model.get('ignore_merges')}; "
@@ -95,8 +121,8 @@ def read_vocabulary(folder: Path, vocab_size: int) -> Vocabulary:
         type_of[added["id"]] = int(TokenType.CONTROL if added.get("special") else TokenType.USER_DEFINED)
     if max(token_of) >= vocab_size:
         raise TrainerError(
-            f"{folder}: the tokenizer has id {max(token_of)}, the embedding only {vocab_size} rows; tokens were added "
-            "without resizing, and none may be added at all: use the base's own tokenizer"
+            f"{file.parent}: the tokenizer has id {max(token_of)}, the embedding only {vocab_size} rows; tokens were "
+            "added without resizing, and none may be added at all: use the base's own tokenizer"
         )
     id_of = {token: index for index, token in token_of.items() if type_of[index] == TokenType.CONTROL}
     roles = {role: id_of[token] for role, token in CONTROL_IDS.items() if token in id_of}

@@ -53,6 +53,8 @@ class LoraAdapter:
         self.config = read_json(folder / "adapter_config.json")
         if self.config.get("peft_type") != "LORA":
             raise TrainerError(f"{folder}: adapter type {self.config.get('peft_type')!r}; only LORA can be merged")
+        if not isinstance(self.config.get("lora_alpha"), int | float):
+            raise TrainerError(f"{folder / 'adapter_config.json'}: it has no lora_alpha; save the adapter again")
         for key in _UNSUPPORTED:
             if self.config.get(key):
                 raise TrainerError(f"{folder}: the adapter uses {key}, which this merge does not know; train without")

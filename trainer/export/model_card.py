@@ -126,5 +126,5 @@ def _cell(text: str) -> str:
 def write_model_card(entry: ModelEntry, folder: Path) -> Path:
     """Writes `<name>.md` beside the files and returns its path."""
     path = card_file(folder, entry.name)
-    write_atomic(path, model_card(entry), 0o644)
+    write_atomic(path, model_card(entry))
     return path

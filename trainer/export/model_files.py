@@ -8,6 +8,21 @@ REFUSED = "refused"
 """Folder of the latest export that the doctor found unfit; the next export removes it."""
 
 
+def plain_file(models: Path, name: str) -> Path:
+    """The 16-bit GGUF."""
+    return models / f"{name}.gguf"
+
+
+def quantized_file(models: Path, name: str, kind: str) -> Path:
+    """The GGUF that is put into service; `kind` as llama.cpp names it, in any case."""
+    return models / f"{name}-{kind.lower()}.gguf"
+
+
+def adapter_file(models: Path, name: str) -> Path:
+    """The adapter alone."""
+    return models / f"{name}-lora.gguf"
+
+
 def card_file(models: Path, name: str) -> Path:
     """The model card."""
     return models / f"{name}.md"
@@ -55,5 +70,5 @@ def belongings(models: Path, name: str, ggufs: list[Path]) -> list[Path]:
         ggufs: its GGUF files, those of earlier exports under the same name included.
     """
     beside = [make(gguf) for gguf in ggufs for make in (modelfile, template_file, llama_server_unit)]
-    by_name = [make(models, name) for make in (card_file, scores_file, vllm_folder, vllm_unit)]
+    by_name = [make(models, name) for make in (adapter_file, card_file, scores_file, vllm_folder, vllm_unit)]
     return [*ggufs, *beside, *by_name]

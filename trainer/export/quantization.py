@@ -10,7 +10,7 @@ from pathlib import Path
 from trainer.errors import TrainerError
 from trainer.export.atomic_file import disk_full
 from trainer.export.export_records import Progress
-from trainer.export.llama_library import forget_log, last_words, llama_library
+from trainer.export.llama_library import forget_log, last_words, llama_library, thread_count
 
 _PREFIX = "LLAMA_FTYPE_MOSTLY_"
 
@@ -42,7 +42,7 @@ def quantize(source: Path, target: Path, name: str, *, threads: int = 0, progres
     """Quantises an f16, bf16 or f32 GGUF; `target` is written directly (the caller gives a temporary name).
 
     Args:
-        threads: 0 takes as many as there are cores.
+        threads: 0 takes OMP_NUM_THREADS, else all cores.
         progress: called twice a second with the bytes written so far; the total is that of `source`.
 
     Raises:
@@ -51,7 +51,7 @@ def quantize(source: Path, target: Path, name: str, *, threads: int = 0, progres
     library = llama_library()
     parameters = library.llama_model_quantize_default_params()
     parameters.ftype = quantization_number(name)
-    parameters.nthread = threads or int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+    parameters.nthread = thread_count(threads)
     forget_log()
     outcome: list[int] = []
     worker = threading.Thread(

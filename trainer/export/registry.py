@@ -12,13 +12,10 @@ their entry; whoever opens the registry next finds that folder and ends what a k
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -26,8 +23,8 @@ from pydantic import Field, ValidationError
 
 from claude_capture.claude_trace_schema import Record
 from trainer.errors import TrainerError
-from trainer.export.atomic_file import remove
-from trainer.export.export_records import DoctorReport, ExportedFile, ExportReport, Provenance, sha256_of
+from trainer.export.atomic_file import full_disk_told, locked, remove
+from trainer.export.export_records import DoctorReport, ExportedFile, ExportReport, Provenance, now, sha256_of
 from trainer.export.model_files import REFUSED, belongings
 from trainer.records import GateReport
 from trainer.run_folder import write_atomic
@@ -38,10 +35,6 @@ _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 _RELEASE = "release"
 """Suffix of the folder of a release that is to be finished."""
 _ENTRY = "entry.json"
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 class ModelEntry(Record):
@@ -176,6 +169,18 @@ class Registry:
                 return entry
         return None
 
+    def reserve(self, name: str, files: Sequence[Path]) -> None:
+        """Makes sure that a name can be a model's, and that its files would not overwrite those of another model.
+
+        Raises:
+            TrainerError: they would, or the registry cannot be read.
+        """
+        check_name(name)
+        for file in files:
+            owner = self.entry_of(file)
+            if owner is not None and owner.name != name:
+                raise TrainerError(f"{file}: this is a file of {owner.name}; give {name!r} another name")
+
     def register(
         self, report: ExportReport, doctor: DoctorReport, provenance: Provenance, gate: GateReport | None = None
     ) -> ModelEntry:
@@ -201,7 +206,7 @@ class Registry:
             TrainerError: the registry is damaged, and nothing was changed; or the disk is full: then whoever opens the
                 registry next finishes.
         """
-        write_atomic(staged / _ENTRY, entry.model_dump_json() + "\n", 0o644)
+        write_atomic(staged / _ENTRY, entry.model_dump_json() + "\n")
         with self._locked():
             self._load()
             staged.rename(self.folder / f".{entry.name}.{_RELEASE}")
@@ -266,7 +271,7 @@ class Registry:
                 )
             if registry.current != name:
                 note = force if entry.obstacles else ""
-                event = Event(at=_now(), action="promote", model=name, previous=registry.current, note=note)
+                event = Event(at=now(), action="promote", model=name, previous=registry.current, note=note)
                 registry.history.append(event)
                 registry.current = name
         return entry
@@ -284,7 +289,7 @@ class Registry:
         with self._changed() as registry:
             if _previous(registry) != target:
                 raise TrainerError(f"{self.path}: another model was promoted just now; look at it and try again")
-            event = Event(at=_now(), action="rollback", model=target, previous=registry.current)
+            event = Event(at=now(), action="rollback", model=target, previous=registry.current)
             registry.history.append(event)
             registry.current = target
         return entry
@@ -327,8 +332,8 @@ class Registry:
             unwanted = {row.model for row in gone} - set(self.kept(registry))
             if fresh := [model for model in registry.models if model.name in unwanted and model.collected_at is None]:
                 for model in fresh:
-                    model.collected_at = _now()
-                    registry.history.append(Event(at=_now(), action="gc", model=model.name))
+                    model.collected_at = now()
+                    registry.history.append(Event(at=now(), action="gc", model=model.name))
                 self._write(registry)
             for row in gone:
                 for file in row.files:
@@ -362,21 +367,12 @@ class Registry:
         Raises:
             TrainerError: the disk is full; the registry is as it was.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with (self.folder / ".registry.lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                for file in (self.path, self.previous):
-                    for leftover in self.folder.glob(f".{file.name}.*.partial"):  # of a killed writer: the lock is ours
-                        leftover.unlink(missing_ok=True)
-                self._finish_releases()
-                yield
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise TrainerError(
-                f"{self.path}: no space left on the disk; it is as it was: free some, try again"
-            ) from None
+        with full_disk_told(self.path), locked(self.folder / ".registry.lock"):
+            for file in (self.path, self.previous):
+                for leftover in self.folder.glob(f".{file.name}.*.partial"):  # of a killed writer: the lock is ours
+                    leftover.unlink(missing_ok=True)
+            self._finish_releases()
+            yield
 
     @contextmanager
     def _changed(self) -> Iterator[RegistryFile]:
@@ -394,8 +390,8 @@ class Registry:
         """
         if self.path.exists():
             state = f"{before.model_dump_json(indent=1)}\n" if before is not None else self.path.read_bytes()
-            write_atomic(self.previous, state, 0o644)
-        write_atomic(self.path, registry.model_dump_json(indent=1) + "\n", 0o644)
+            write_atomic(self.previous, state)
+        write_atomic(self.path, registry.model_dump_json(indent=1) + "\n")
 
 
 def new_entry(
@@ -415,7 +411,7 @@ def new_entry(
     ]
     return ModelEntry(
         name=report.name,
-        created_at=_now(),
+        created_at=now(),
         parent=provenance.parent,
         base_model=provenance.base_model,
         licence=provenance.licence,
@@ -436,11 +432,11 @@ def _enter(registry: RegistryFile, entry: ModelEntry) -> None:
     before = dict.fromkeys(path for m in earlier for path in (*m.superseded, *(file.path for file in m.files)))
     entry.superseded = [path for path in before if path not in present]
     registry.models = [model for model in registry.models if model not in earlier] + [entry]
-    registry.history.append(Event(at=_now(), action="register", model=entry.name))
+    registry.history.append(Event(at=now(), action="register", model=entry.name))
     if registry.current == entry.name and entry.obstacles:
         previous = _previous(registry)
         registry.history.append(
-            Event(at=_now(), action="withdraw", model=entry.name, previous=entry.name, note=entry.obstacles[0])
+            Event(at=now(), action="withdraw", model=entry.name, previous=entry.name, note=entry.obstacles[0])
         )
         registry.current = previous
 

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from pydantic import Field
-from tokenizers import Tokenizer
 
 from claude_capture.claude_trace_schema import Record
 from trainer.config import DatasetConfig, ExportConfig
@@ -20,9 +19,10 @@ from trainer.export.checkpoint import Checkpoint
 from trainer.export.doctor import examine
 from trainer.export.export_records import DoctorReport, ExportReport, Progress, Provenance
 from trainer.export.gguf_exporter import export_model
+from trainer.export.llama_vocabulary import read_tokenizer
 from trainer.export.model_card import write_model_card
-from trainer.export.model_files import REFUSED, card_file
-from trainer.export.registry import ModelEntry, Registry, check_name, new_entry
+from trainer.export.model_files import REFUSED, card_file, plain_file, quantized_file
+from trainer.export.registry import ModelEntry, Registry, new_entry
 from trainer.export.student_prompt import student_prompt_of
 from trainer.export.trial import HeldOut, require_memory
 from trainer.records import BCSample, GateReport
@@ -97,11 +97,11 @@ def release(
         was there before is as it was.
 
     Raises:
-        TrainerError: the export failed, the registry cannot be read, or there is no memory for what the doctor does.
+        TrainerError: the export failed, the registry cannot be read, another model has a file of this name, or there
+            is no memory for what the doctor does.
     """
-    check_name(name)
     registry = Registry(models)
-    registry.read()
+    registry.reserve(name, [plain_file(models, name), quantized_file(models, name, config.quantization)])
     origin = provenance or Provenance(base_model=str(base))
     if heldout is not None:
         require_memory(base_folder(base), heldout)
@@ -109,7 +109,7 @@ def release(
     with staging_folder(models / name) as staging:
         remove(refused)
         report = export_model(base, adapter, staging, name, config, provenance=origin, progress=progress)
-        tokenizer = Tokenizer.from_file(str(Path(report.base) / "tokenizer.json"))
+        tokenizer = read_tokenizer(Path(report.base))
         if heldout is not None:
             heldout = replace(heldout, export=report, student=gate)
         doctor = examine(Path(report.quantized.path), tokenizer=tokenizer, heldout=heldout, progress=progress)
@@ -126,10 +126,12 @@ def release(
 
 
 def _moved(report: ExportReport, doctor: DoctorReport, folder: Path) -> tuple[ExportReport, DoctorReport]:
-    """Both reports with the paths that the files will have in `folder`."""
+    """Both reports with the paths that the files will have in `folder`, in what the doctor found, too."""
+    made_in = str(Path(report.plain.path).parent)
     plain, quantized = (
         file.model_copy(update={"path": str(folder / Path(file.path).name)})
         for file in (report.plain, report.quantized)
     )
     report = report.model_copy(update={"plain": plain, "quantized": quantized})
-    return report, doctor.model_copy(update={"path": quantized.path})
+    checks = [c.model_copy(update={"detail": c.detail.replace(made_in, str(folder))}) for c in doctor.checks]
+    return report, doctor.model_copy(update={"path": quantized.path, "checks": checks})

@@ -116,11 +116,11 @@ def require_memory(base: Path, heldout: HeldOut) -> None:
     if not (heldout.logits and texts and heldout.cases):
         return
     import psutil  # type: ignore[import-untyped]
-    from tokenizers import Tokenizer
 
     from trainer.export.checkpoint import Checkpoint
+    from trainer.export.llama_vocabulary import read_tokenizer
 
-    tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
+    tokenizer = read_tokenizer(base)
     longest = max(len(tokenizer.encode(text, add_special_tokens=False)) for text in texts)
     needed, free = memory_needed(Checkpoint(base), longest), int(psutil.virtual_memory().available)
     if needed > free:

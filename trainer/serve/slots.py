@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import os
 import random
 import threading
 from collections.abc import AsyncIterator, Generator, Sequence
 from contextlib import asynccontextmanager
 
 from trainer.errors import TrainerError
-from trainer.export.llama_library import forget_log, last_words, llama_library
+from trainer.export.llama_library import forget_log, last_words, llama_library, thread_count
 from trainer.export.llama_runtime import GgufModel
 
 BATCH = 512
@@ -41,10 +40,9 @@ class Slot:
 
     def __init__(self, weights: GgufModel, context: int, threads: int = 0) -> None:
         self._library = llama_library()
-        count = threads or int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
         settings = self._library.llama_context_default_params()
         settings.n_ctx, settings.n_batch, settings.n_ubatch = context, BATCH, BATCH
-        settings.n_threads = settings.n_threads_batch = count
+        settings.n_threads = settings.n_threads_batch = thread_count(threads)
         # "auto" takes flash attention on a CPU, too: prompts are read a fifth faster, but with 1,500 tokens in the
         # context each new one takes four times as long
         settings.flash_attn_type = self._library.LLAMA_FLASH_ATTN_TYPE_DISABLED

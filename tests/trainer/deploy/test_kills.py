@@ -1,4 +1,4 @@
-"""Processes killed with SIGKILL at random moments: the registry stays readable, nothing half-done is promoted."""
+"""Kills at random moments, full disks, two at once: the registry stays readable, nothing half-done is promoted."""
 
 from __future__ import annotations
 
@@ -10,23 +10,27 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from ollama_server import OllamaServer
 
 from trainer.config import DeployConfig
-from trainer.deploy.admission import admit
+from trainer.deploy.admission import Candidate, admit
 from trainer.deploy.ollama_deployer import deploy, read_log
 from trainer.errors import TrainerError
+from trainer.export.atomic_file import locked
 from trainer.export.export_records import DoctorReport, ExportedFile, ExportReport, Provenance, sha256_of
 from trainer.export.registry import Registry
 from trainer.records import GateReport
 
 SERVER = Path(__file__).parents[2] / "contract" / "ollama_server.py"
 FEW, MANY = 3, pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])
+LATEST = "cc-claude-agent:latest"
 PASS = GateReport(passed=True, verdict="PASS", n=50)
 
 DEPLOYER = """
@@ -107,7 +111,7 @@ def test_deployment_killed_at_any_moment_is_finished_by_the_next(tmp_path: Path,
     with server(tmp_path / "blobs") as url:
         config = DeployConfig(host=url)
         deploy(admit("one", folder), config)
-        old = digest_of(url, "cc-claude-agent:latest")
+        old = digest_of(url, LATEST)
         started = time.monotonic()
         whole = deploy(admit("two", folder), config)
         took = time.monotonic() - started
@@ -118,9 +122,9 @@ def test_deployment_killed_at_any_moment_is_finished_by_the_next(tmp_path: Path,
             interrupted += killed(DEPLOYER, "two", str(folder), url, after=took * (number + draw.random()) / kills)
             assert [entry.name for entry in Registry(folder).entries()] == ["one", "two"]
             assert all(entry.model == "cc-claude-agent" for entry in read_log(folder))
-            assert digest_of(url, "cc-claude-agent:latest") in (old, new)
+            assert digest_of(url, LATEST) in (old, new)
             report = deploy(admit("two", folder), config)
-            assert digest_of(url, "cc-claude-agent:latest") == digest_of(url, report.tag) == new
+            assert digest_of(url, LATEST) == digest_of(url, report.tag) == new
     assert interrupted > 0
 
 
@@ -180,7 +184,7 @@ def test_server_that_dies_in_mid_create_is_one_line_and_its_successor_finishes(t
     with server(tmp_path / "blobs", port=port) as url:
         report = deploy(admit("one", path.parent), DeployConfig(host=url))
         assert not report.uploaded
-        assert digest_of(url, "cc-claude-agent:latest") == digest_of(url, report.tag)
+        assert digest_of(url, LATEST) == digest_of(url, report.tag)
 
 
 def test_full_disk_leaves_the_registry_as_it_was(
@@ -196,10 +200,49 @@ def test_full_disk_leaves_the_registry_as_it_was(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(
-            TrainerError, match=r"registry\.json: no space left on the disk; it is as it was"
-        ) as failure:
+        with pytest.raises(TrainerError, match=r"registry\.json: no room on the disk .*nothing was changed") as failure:
             registry.promote("one")
     assert "\n" not in str(failure.value)
     assert registry.path.read_bytes() == before
     assert registry.promote("one").name == "one"
+
+
+def test_deployments_at_once_take_turns_and_lose_no_line_of_the_log(ollama: OllamaServer, make_gguf: Any) -> None:
+    first, second = make_gguf("one"), make_gguf("two")
+    config = DeployConfig(host=ollama.url)
+    with ThreadPoolExecutor(1) as other:
+        with locked(first.parent / ".deployments.json.lock"):  # the other one is between its log and its copy
+            waiting = other.submit(deploy, Candidate(second), config, backoff=0.01)
+            while ("POST", "/api/generate") not in ollama.state.requests:
+                time.sleep(0.01)
+            with pytest.raises(TimeoutError):
+                waiting.result(0.5)
+            assert (digest_of(ollama.url, LATEST), read_log(first.parent)) == (None, [])
+        waiting.result(30)
+    deploy(Candidate(first), config)
+    assert [entry.tag for entry in read_log(first.parent)] == [
+        f"cc-claude-agent:{sha256_of(path)[:12]}" for path in (second, first)
+    ]
+
+
+def test_full_disk_beside_the_model_is_one_line_and_latest_stays(
+    ollama: OllamaServer, make_gguf: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = DeployConfig(host=ollama.url)
+    deploy(Candidate(make_gguf("zero")), config)
+    before, path = digest_of(ollama.url, LATEST), make_gguf("one")
+    sync = os.fsync
+
+    def full(handle: int) -> None:
+        if not room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        room.pop()
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    for files in (0, 1):
+        room = [None] * files
+        with pytest.raises(TrainerError, match=r"no room on the disk \(No space left on device\)") as failure:
+            deploy(Candidate(path), config)
+        assert "\n" not in str(failure.value)
+        assert (digest_of(ollama.url, LATEST), [entry.tag for entry in read_log(path.parent)][1:]) == (before, [])

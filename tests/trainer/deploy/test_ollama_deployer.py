@@ -272,6 +272,19 @@ def test_server_that_is_not_running_is_named_with_the_command_to_start_it(make_g
         deploy(make_gguf("one"), config, backoff=QUICK)
 
 
+@pytest.mark.parametrize(
+    ("host", "message"),
+    [
+        ("htp://x", "'htp://x' is neither http nor https; give host:port"),
+        ("http://[::1", r"'http://\[::1' is no address"),
+        ("user:pw@127.0.0.1:1", "is no address"),
+    ],
+)
+def test_host_that_is_none_is_one_line(make_gguf: Any, host: str, message: str) -> None:
+    with pytest.raises(TrainerError, match=message):
+        deploy(make_gguf("one"), DeployConfig(host=host), backoff=QUICK)
+
+
 def test_another_program_at_the_address_is_noticed(ollama: OllamaServer, make_gguf: Any) -> None:
     ollama.state.faults.append(Fault("GET", "/api/version", "error", status=404, text="nothing here"))
     with pytest.raises(TrainerError, match="GET /api/version: HTTP 404: nothing here"):

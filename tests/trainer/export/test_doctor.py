@@ -250,6 +250,15 @@ def test_file_that_is_no_gguf_is_one_line_and_exit_1(
     assert done.stdout == ""
 
 
+def test_tokenizer_that_cannot_be_read_is_one_line_and_no_strings_prove_nothing(exported: Any, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("{")
+    for path in (tmp_path, tmp_path / "tokenizer.json"):
+        result = CliRunner().invoke(doctor_command, [str(exported.quantized), "--tokenizer", str(path)])
+        assert isinstance(result.exception, TrainerError)
+        assert str(result.exception).startswith(f"{tmp_path / 'tokenizer.json'}: cannot be read as a tokenizer (")
+    assert CliRunner().invoke(doctor_command, [str(exported.quantized), "--strings", "0"]).exit_code == 2
+
+
 def test_command_prints_findings_and_exits_1_on_a_failure(exported: Any, tmp_path: Path) -> None:
     good = CliRunner().invoke(doctor_command, [str(exported.quantized), "--strings", "60", "--json"])
     assert good.exit_code == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ from click.testing import CliRunner
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaForCausalLM
 
+from trainer.config import ExportConfig
 from trainer.errors import TrainerError
 from trainer.export.command import export
 from trainer.export.gguf_file import GgufFile
 from trainer.export.llama_runtime import GgufModel, run_episode
 from trainer.export.parity import export_parity
 from trainer.export.registry import Registry
-from trainer.export.release import ReleaseReport
+from trainer.export.release import ReleaseReport, release
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # inside peft
 
@@ -104,6 +106,33 @@ def test_usage_and_known_errors(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
     result = CliRunner().invoke(export, ["--name", "m", "--adapter", str(tmp_path)])
     assert "the adapter does not name its base; give --base" in str(result.exception)
+
+
+def test_name_whose_files_are_those_of_another_model_is_refused_before_the_work(
+    adapter: Path, learned: Path, tmp_path: Path
+) -> None:
+    """`m-q4_k_m.gguf` would be the plain file of the one and the quantised file of the other."""
+    assert release(learned, None, tmp_path, "m", ExportConfig(context_length=512)).entry is not None
+    assert release(learned, None, tmp_path, "n-lora", ExportConfig(context_length=512)).entry is not None
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    with pytest.raises(TrainerError, match=r"m-q4_k_m\.gguf: this is a file of m; give 'm-q4_k_m' another name"):
+        release(learned, None, tmp_path, "m-q4_k_m", ExportConfig(context_length=512))
+    alone = ["--adapter", str(adapter), "--output", str(tmp_path), "--adapter-only", "--name"]
+    for name, message in (("n", "n-lora.gguf: this is a file of n-lora"), ("../n", "'../n' is no model name")):
+        assert message in str(CliRunner().invoke(export, [*alone, name]).exception)
+    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+
+
+def test_what_the_doctor_found_names_the_file_where_it_lies(make_base: Any, tmp_path: Path) -> None:
+    """Heads that the weights do not have: llama.cpp cannot load the file, and says its path."""
+    base = shutil.copytree(make_base(), tmp_path / "base")
+    stated = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**stated, "num_attention_heads": 8, "num_key_value_heads": 8}))
+    models = tmp_path / "models"
+    report = release(base, None, models, "m", ExportConfig(context_length=512))
+    assert report.entry is None
+    assert f"{models / 'refused' / 'm-q4_k_m.gguf'}: llama.cpp cannot load it" in " ".join(report.doctor.failures())
+    assert ".partial" not in report.model_dump_json()
 
 
 def test_config_decides_context_and_quantisation(adapter: Path, learned: Path, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from trainer.export.gguf_exporter import export_model
 from trainer.export.gguf_file import GgufFile
 from trainer.export.gguf_writer import LlamaShape, permute, rope_factors
 from trainer.export.llama_vocabulary import LLAMA3_SPLIT
+from trainer.export.lora_merge import write_merged_checkpoint
 from trainer.export.quantization import quantization_types
 from trainer.student.chat_format import template_text
 from trainer.student.tiny_llama import LLAMA3_SPLIT as STUDENT_SPLIT
@@ -135,7 +136,13 @@ def test_shards_give_the_same_file(make_base: Any, tmp_path: Path) -> None:
     whole = export_model(make_base(), None, tmp_path / "a", "m", CONFIG)
     base = make_base(max_shard_size="500KB")
     assert len(list(base.glob("*.safetensors"))) > 3
-    sharded = export_model(base, None, tmp_path / "b", "m", CONFIG)
+    told: list[tuple[str, int, int]] = []
+    sharded = export_model(base, None, tmp_path / "b", "m", CONFIG, progress=lambda *step: told.append(step))
+    assert list(dict.fromkeys(what for what, _, _ in told)) == ["writing", "quantising", "hashing"]
+    for what in ("writing", "hashing"):
+        done = [(part, whole) for kind, part, whole in told if kind == what]
+        assert done == sorted(done)
+        assert done[-1][0] == done[-1][1]
     first, second = GgufFile(Path(whole.plain.path)), GgufFile(Path(sharded.plain.path))
     for tensor in first.tensors:
         other = second.tensor(tensor.name)
@@ -171,7 +178,22 @@ def test_quantised_base_is_refused(make_base: Any, tmp_path: Path) -> None:
         ("config.json", lambda c: c.update(model_type="qwen3"), "model_type is 'qwen3'"),
         ("config.json", lambda c: c["rope_parameters"].update(rope_type="yarn"), "rope type 'yarn' is not exported"),
         ("config.json", lambda c: c.update(max_position_embeddings=512), "was made for 512 positions; lower it"),
+        ("config.json", lambda c: c.pop("num_attention_heads"), r"config\.json: num_attention_heads is None; download"),
+        ("config.json", lambda c: c.update(hidden_size="big"), "hidden_size is 'big'; download"),
+        ("config.json", lambda c: c.update(num_hidden_layers=0), "num_hidden_layers is 0; download"),
+        ("config.json", lambda c: c.pop("rms_norm_eps"), "rms_norm_eps is None; download"),
+        (
+            "config.json",
+            lambda c: c["rope_parameters"].update(rope_type="llama3"),
+            "'llama3' has factor None; download",
+        ),
         ("config.json", lambda c: c.update(vocab_size=700), "the tokenizer has id 767, the embedding only 700 rows"),
+        (
+            "tokenizer.json",
+            lambda t: t.update(model=None),
+            r"tokenizer\.json: not a tokenizer as Hugging Face saves it",
+        ),
+        ("tokenizer.json", lambda t: t["model"].pop("merges"), r"not a tokenizer .*\(KeyError: 'merges'\)"),
         ("tokenizer.json", lambda t: t["model"].update(ignore_merges=False), "ignore_merges=False"),
         ("tokenizer.json", lambda t: t.update(pre_tokenizer={"type": "ByteLevel"}), "not split as in Llama 3"),
         ("tokenizer.json", lambda t: t.update(normalizer={"type": "NFC"}), "not split as in Llama 3"),
@@ -212,10 +234,24 @@ def test_broken_weights_are_refused(make_base: Any, tmp_path: Path, value: float
     assert list((tmp_path / "models").iterdir()) == []
 
 
+def test_base_that_says_it_is_not_quantised_is_taken(make_base: Any, tmp_path: Path) -> None:
+    base = changed_json(make_base(), tmp_path / "b", "config.json", lambda c: c.update(quantization_config=None))
+    assert export_model(base, None, tmp_path / "m", "m", CONFIG).tensors > 10
+
+
+def test_files_are_their_owners_alone(exported: Any, learned: Path, tmp_path: Path) -> None:
+    merged = write_merged_checkpoint(learned, None, tmp_path / "merged")
+    modes = [path.stat().st_mode & 0o777 for path in (exported.plain, exported.quantized, merged)]
+    assert modes == [0o600, 0o600, 0o700]
+
+
 def test_missing_files_are_named(make_base: Any, tmp_path: Path) -> None:
     base = make_base(max_shard_size="500KB")
     next(base.glob("model-00002-*.safetensors")).unlink()
     with pytest.raises(TrainerError, match=r"shard model-00002-of-.* is missing"):
+        export_model(base, None, tmp_path, "m", CONFIG)
+    (base / "model.safetensors.index.json").write_text('{"weight_map": 3}')
+    with pytest.raises(TrainerError, match=r"index\.json: it has no weight_map; download the base again"):
         export_model(base, None, tmp_path, "m", CONFIG)
     with pytest.raises(TrainerError, match=r"config\.json: missing"):
         export_model(tmp_path, None, tmp_path, "m", CONFIG)

@@ -242,6 +242,9 @@ def test_licence_is_what_the_base_states(
 def test_folder_without_an_adapter_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(TrainerError, match=r"adapter_config\.json: missing"):
         LoraAdapter(tmp_path)
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    with pytest.raises(TrainerError, match=r"adapter_config\.json: it has no lora_alpha"):
+        LoraAdapter(tmp_path)
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "lora_alpha": 1}')
     (tmp_path / "adapter_model.safetensors").write_bytes(b"\x00" * 100)
     with pytest.raises(TrainerError, match=r"adapter_model\.safetensors: cannot be read"):

@@ -68,6 +68,7 @@ def test_model_is_registered_with_its_origin_and_digests(tmp_path: Path) -> None
     assert [file.path for file in found.files] == ["llama-claude-ppo-v1.gguf", "llama-claude-ppo-v1-q4_k_m.gguf"]
     assert found.quantized.type == "q4_k_m"
     assert registry.read().current is None
+    assert registry.path.stat().st_mode & 0o777 == 0o600
     registry.verify("llama-claude-ppo-v1")
 
 
@@ -250,7 +251,7 @@ def test_gc_that_was_killed_after_the_registry_was_written_is_finished_by_the_ne
 def test_gc_takes_all_that_lies_beside_a_removed_model_and_nothing_of_the_others(tmp_path: Path) -> None:
     registry = lineage(tmp_path, 4)
     removed, kept = "llama-claude-ppo-v1", "llama-claude-ppo-v4"
-    beside = {"{}.md", "{}-scores.json", "{}-vllm.service", "{}-vllm/model-00001-of-00001.safetensors"}
+    beside = {"{}-lora.gguf", "{}.md", "{}-scores.json", "{}-vllm.service", "{}-vllm/model-00001-of-00001.safetensors"}
     beside |= {f"{{}}{s}{end}" for s in ("", "-q4_k_m") for end in (".Modelfile", ".jinja", ".llama-server.service")}
     for form in beside:
         for name in (removed, kept):
