@@ -16,6 +16,9 @@ CONTEXT = 700 << 20
 HEAD_ROWS = 32_768
 """Bytes are needed for this many logits at a time and token by a head that never holds all of them."""
 
+PPO_LOGITS = 64 << 20
+"""Logits that PPO's learner has at a time, see `trainer.ppo.value_head`; their gradients and a copy come on top."""
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -145,8 +148,9 @@ def sft_memory(shape: Shape, config: Config) -> dict[str, int]:
 def ppo_memory(shape: Shape, config: Config) -> dict[str, int]:
     """Bytes by part at the peak of a PPO update, where every episode is `dataset.max_tokens` long.
 
-    PPO learns without dropout. Writing holds the keys and values of the episodes that are written at once, learning the
-    activations of one micro-batch: never both.
+    PPO learns without dropout. Writing holds the keys and values of the episodes that are written at once; learning the
+    activations of one micro-batch, and for the value head the hidden states of all tokens that the student wrote: never
+    both.
     """
     ppo, trained = config.ppo, shape.adapter_parameters(config.sft.lora_r)
     length = min(ppo.window or config.dataset.max_tokens, config.dataset.max_tokens)
@@ -158,18 +162,26 @@ def ppo_memory(shape: Shape, config: Config) -> dict[str, int]:
         learning = episodes * length * (shape.layers * shape.hidden * _width(config) + kept)
     else:
         learning = episodes * length * shape.layers * kept
-    return {
+    parts = {
         "weights": weight_bytes(shape, config),
         "adapters, gradients, optimizer": trained * (2 * 4 + 4 + 8),
         "writing: keys and values": cache,
         "learning: activations": learning,
+        "learning: hidden states": ppo.episodes_per_update
+        * min(length, ppo.max_turns * ppo.max_new_tokens)
+        * shape.hidden
+        * 4,
+        "learning: output layer": 3 * PPO_LOGITS * 4,
     }
+    if config.student.load_in_4bit:
+        parts["one layer in 16 bit"] = 2 * max(wide * narrow for wide, narrow in shape.linears)
+    return parts
 
 
 def peak(parts: Mapping[str, int]) -> int:
     """Bytes of all parts; those of writing and of learning are never there together."""
-    phases = {name: size for name, size in parts.items() if name.startswith(("writing", "learning"))}
-    return sum(parts.values()) - sum(phases.values()) + max(phases.values(), default=0)
+    phases = [sum(size for name, size in parts.items() if name.startswith(phase)) for phase in ("writing", "learning")]
+    return sum(parts.values()) - sum(phases) + max(phases)
 
 
 def sft_flops(shape: Shape, config: Config, tokens: int, mean_length: float) -> float:

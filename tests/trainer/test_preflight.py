@@ -22,11 +22,12 @@ from peft import LoraConfig, get_peft_model
 from tests.trainer.sft.small_sft import samples, settings, train
 from tests.trainer.student.tiny_bases import tiny_base
 from trainer.config import Config, StudentConfig, load_config, parse_config
+from trainer.ppo.value_head import CHUNK_LOGITS
 from trainer.preflight import peak_tflops, sft_steps
 from trainer.preflight import preflight as look
 from trainer.preflight_command import preflight
 from trainer.preflight_hub import base_access
-from trainer.preflight_memory import LLAMA_8B, Shape, peak, ppo_memory, sft_memory, weight_bytes
+from trainer.preflight_memory import LLAMA_8B, PPO_LOGITS, Shape, peak, ppo_memory, sft_memory, weight_bytes
 from trainer.student.base_model import load_model
 
 CONFIG_8B = Path("configs/llama-3.1-8b.toml")
@@ -70,10 +71,27 @@ def test_the_8b_config_fits_a_24_gb_card_in_ppo_by_this_arithmetic() -> None:
     config = load_config(CONFIG_8B)
     parts = ppo_memory(LLAMA_8B, config)
     assert parts["writing: keys and values"] == 16 * 4096 * 2 * 32 * 1024 * 2
+    assert parts["learning: hidden states"] == 32 * 4096 * 4096 * 4
+    assert PPO_LOGITS == CHUNK_LOGITS
+    learning = sum(size for name, size in parts.items() if name.startswith("learning"))
+    always = sum(size for name, size in parts.items() if not name.startswith(("learning", "writing")))
+    assert peak(parts) == always + learning > always + parts["writing: keys and values"]
     assert peak(parts) * 1.1 < 23e9
     kept = config.model_copy(update={"ppo": config.ppo.model_copy(update={"gradient_checkpointing": False})})
     assert ppo_memory(LLAMA_8B, kept)["learning: activations"] > 10 * parts["learning: activations"]
     assert peak(ppo_memory(LLAMA_8B, kept)) > 24e9
+
+
+def test_every_value_of_the_8b_config_has_its_reason() -> None:
+    lines = [line for line in CONFIG_8B.read_text("utf-8").splitlines() if re.match(r"\w", line)]
+    assert len(lines) > 60
+    assert [line for line in lines if not re.search(r" # .{8,}", line)] == []
+    config = load_config(CONFIG_8B)
+    assert (config.student.base_model, config.student.load_in_4bit) == ("unsloth/Meta-Llama-3.1-8B-Instruct", True)
+    sft = config.sft
+    assert (sft.lora_r, sft.lora_alpha, sft.epochs, sft.optimizer) == (16, 32, 3.0, "paged_adamw_8bit")
+    assert all([sft.bf16, sft.gradient_checkpointing, sft.packing, sft.liger_kernels])
+    assert (config.dataset.max_tokens, config.student.attention) == (4096, "auto")
 
 
 @pytest.mark.parametrize("values", [{"batch_size": 5, "gradient_accumulation": 2}, {"packing": True, "batch_size": 1}])

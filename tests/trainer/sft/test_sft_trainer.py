@@ -172,6 +172,12 @@ def test_bad_samples_are_refused(base: str, tmp_path: Path) -> None:
     assert run.result is None
 
 
+def test_several_gpus_for_one_process_are_one_line(base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    with pytest.raises(TrainerError, match="on one GPU, and 4 are visible: set CUDA_VISIBLE_DEVICES=0"):
+        train_sft(SAMPLES, base, config(), RunFolder(tmp_path, "run", config()))
+
+
 def test_checkpoint_that_a_kill_cut_off_is_left_for_the_one_before(tmp_path: Path) -> None:
     assert whole_checkpoint(tmp_path / "none") is None
     for step, state in ((2, "{}"), (4, "{}"), (10, '{"global_st'), (12, None)):
