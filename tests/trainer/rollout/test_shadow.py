@@ -120,6 +120,7 @@ def test_the_score_says_how_like_the_teachers_turn_it_is() -> None:
     assert score(http("500 Error", b""))["reason"] == "http_500"
     assert score(http("500 Error", b""))["total"] == -1
     assert score(reply([CALL | {"name": "Nothing"}]))["reason"] == "unknown_tool"
+    assert score(reply([CALL], model="llama-claude-ppo-v7"))["reason"] == "wrong_model"
 
 
 def test_compressed_and_unreadable_replies() -> None:

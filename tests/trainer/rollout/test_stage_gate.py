@@ -95,15 +95,18 @@ def test_the_shadow_is_judged_before_the_first_session(
     state.close()
 
 
-def test_a_shadow_of_another_visit_or_torn_by_a_kill_does_not_count(tmp_path: Path) -> None:
+def test_a_shadow_of_another_visit_or_model_or_torn_by_a_kill_does_not_count(tmp_path: Path) -> None:
     config = config_with(tmp_path)
     state = open_rollout(tmp_path, config.rollout)
     shadow(state, 0.9)
     with (tmp_path / SCORES).open("ab") as stream:
+        stream.write(b'{"session": "s1", "visit": 1, "dropped": 0, "reason": "wrong_model", "total": -1.0}\n')
         stream.write(b'{"session": "s1", "visit": 1, "to')
     before = stage_figures(state, state.current(), config.rollout)
     assert before.shadow is not None
     assert before.shadow.turns == 200
+    assert before.shadow.failures is not None
+    assert before.shadow.failures.count == 0
     stage_at(state, 5)
     abort = Controller(state, config).abort(who="test")
     after = stage_figures(state, abort, config.rollout)
