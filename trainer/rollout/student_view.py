@@ -34,7 +34,8 @@ SPOKEN = ("prompt", "command", "bash_input")
 _KEPT = ("stop_sequences", "tool_choice")
 _BILLING = "x-anthropic-billing-header:"
 _REMINDER = re.compile(r"<system-reminder>.*?</system-reminder>\s*", re.DOTALL)
-_WORKING_DIRECTORY = re.compile(r"^[ \t>*-]*(?:Primary w|W)orking directory: *(\S.*?)(?: \(was .*\))? *$", re.MULTILINE)
+_REMINDER_END = "</system-reminder>"
+_WORKING_DIRECTORY = re.compile(r"^[ \t>*-]*(?:Primary w|W)orking directory: *(\S.*)$", re.MULTILINE)
 
 
 def project_root(body: dict[str, Any]) -> str | None:
@@ -45,8 +46,20 @@ def project_root(body: dict[str, Any]) -> str | None:
             texts += texts_in(message.get("content"))
     for text in texts:
         if not text.startswith(_BILLING) and (match := _WORKING_DIRECTORY.search(text)):
-            return match[1]
+            line = match[1].rstrip(" ")
+            path, moved, before = line.partition(" (was ")
+            return path if moved and before.endswith(")") else line
     return None
+
+
+def without_reminders(text: str) -> str:
+    """The text without what Claude Code adds to it for the model.
+
+    Behind the last end of a reminder none is looked for: a search from each beginning to the end of a long text would
+    hold everybody up.
+    """
+    rest = text[text.rfind(_REMINDER_END) + len(_REMINDER_END) :].lstrip() if _REMINDER_END in text else text
+    return _REMINDER.sub("", text[: len(text) - len(rest)]) + rest
 
 
 def student_request(body: dict[str, Any], prompt: StudentPrompt, model: str) -> dict[str, Any]:
@@ -157,7 +170,7 @@ def _block(block: Any, prompt: StudentPrompt, root: str | None) -> dict[str, Any
     kind = block.get("type") if isinstance(block, dict) else None
     if kind == "text":
         text = str(block.get("text") or "")
-        text = "" if text.startswith(_BILLING) else to_relative(_REMINDER.sub("", text), root).strip()
+        text = "" if text.startswith(_BILLING) else to_relative(without_reminders(text), root).strip()
         return {"type": "text", "text": text} if text else None
     if kind == "tool_use":
         arguments = _as_written(block.get("name"), to_relative(block.get("input") or {}, root), prompt)
