@@ -158,6 +158,22 @@ def test_the_hub_says_whether_a_base_can_be_had(hub: str, monkeypatch: pytest.Mo
     assert "HF_HUB_OFFLINE is set" in base_access("acme/open-2").found
 
 
+def test_a_base_in_the_hubs_cache_is_ready_without_asking_the_hub(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    snapshot = tmp_path / "models--acme--cached" / "snapshots" / ("0" * 40)
+    shutil.copytree(base, snapshot)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("0" * 40)
+    found = base_access("acme/cached")
+    assert (found.state, found.fetch, found.found) == ("ready", False, f"in the hub's cache, {snapshot}")
+    assert found.shape == json.loads((base / "config.json").read_text())
+    (snapshot / "model.safetensors").unlink()
+    assert base_access("acme/cached").state == "missing"
+
+
 def test_a_local_folder_is_looked_through(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert base_access(str(base)).state == "ready"
     monkeypatch.setenv("HOME", str(base.parent))

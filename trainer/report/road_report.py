@@ -79,14 +79,15 @@ def sft_page(
     """The report of an SFT run alone.
 
     Args:
-        metrics, result: of its run folder.
+        metrics, result: of its run folder; no result while it runs.
         samples: how many it was trained on.
         base: `student.base_model` of the config.
         looks: lines of its samples.jsonl.
     """
     page = Page("Supervised fine-tuning", f"{samples} samples on base {base}")
     loss_figure(page, metrics)
-    page.figures({name: value for name, value in result.items() if name not in ("base", "adapter")})
+    if result:
+        page.figures({name: value for name, value in result.items() if name not in ("base", "adapter")})
     for name, caption, unit, scale in (
         ("tokens_per_second", "Speed, with everything between the steps.", "tokens per second", 1.0),
         ("memory", "Peak memory so far: of the GPU, or of the process where there is none.", "GB", 1e-9),

@@ -30,6 +30,8 @@ ENVIRONMENT = {
     "ACCELERATE_USE_CPU": "true",
 }
 
+PACKED = {"packing": True, "gradient_checkpointing": True}
+
 
 def launcher(processes: int) -> list[str]:
     """What starts so many processes on this machine; nothing for one."""
@@ -71,6 +73,8 @@ def trained(runs: Path, base: str, processes: int, **values: Any) -> tuple[list[
         pytest.param(8, {}, id="whole batches"),
         pytest.param(8, {"gradient_accumulation": 2}, id="accumulation"),
         pytest.param(7, {}, id="an epoch that ends in the middle of a batch"),
+        pytest.param(8, PACKED | {"max_tokens": 160}, id="packed rows, as in the 8B config"),
+        pytest.param(8, PACKED | {"max_tokens": 320}, id="packed rows that are all in one process"),
         pytest.param(
             7, {"parts": 2}, id="two parts, of a batch that has two samples in one process and one in the other"
         ),

@@ -130,6 +130,7 @@ def test_looks_keep_to_the_window_and_a_page_can_be_made_of_each(base: str, tmp_
         assert len(tokenizer.encode(line["student"])) <= 8
     page = sft_page(run.metrics(), {}, 12, "tiny", shown[-1]).html()
     assert page.count("(nothing: the prompt does not fit the window)") == 2
+    assert '<dl class="tiles">' not in page, "no figures before the end"
 
 
 def test_masked_turns_teach_nothing(base: str, tmp_path: Path) -> None:
