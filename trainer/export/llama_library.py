@@ -49,10 +49,13 @@ def _collect(level: int, text: bytes, _: Any) -> None:
         _LINES.append((level, line))
 
 
-def last_words() -> str:
-    """The latest error that llama.cpp logged, on one line; empty where there is none."""
-    errors = [line.strip() for level, line in _LINES if level == _ERROR and line.strip()]
-    return errors[-1] if errors else ""
+def first_error() -> str:
+    """What went wrong since `forget_log`, on one line: llama.cpp names the cause first, then who failed because of it.
+
+    Banners of several lines are passed over. Empty where llama.cpp said nothing.
+    """
+    errors = (line.strip() for level, line in _LINES if level == _ERROR)
+    return next((line for line in errors if line and "\n" not in line), "")
 
 
 def forget_log() -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trainer.errors import TrainerError
-from trainer.export.llama_library import forget_log, last_words, llama_library, thread_count
+from trainer.export.llama_library import first_error, forget_log, llama_library, thread_count
 from trainer.student.chat_format import EOT, encode, parse_assistant
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class GgufModel:
                 **({"type_k": library.GGML_TYPE_F32, "type_v": library.GGML_TYPE_F32} if logits else {}),
             )
         except (ValueError, RuntimeError) as error:
-            raise TrainerError(f"{path}: llama.cpp cannot load it: {last_words() or error}") from None
+            raise TrainerError(f"{path}: llama.cpp cannot load it: {first_error() or error}") from None
         self.path = path
         self._library = library
         self._vocab = library.llama_model_get_vocab(self._llama.model)

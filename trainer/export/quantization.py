@@ -10,7 +10,7 @@ from pathlib import Path
 from trainer.errors import TrainerError
 from trainer.export.atomic_file import disk_full
 from trainer.export.export_records import Progress
-from trainer.export.llama_library import forget_log, last_words, llama_library, thread_count
+from trainer.export.llama_library import first_error, forget_log, llama_library, thread_count
 
 _PREFIX = "LLAMA_FTYPE_MOSTLY_"
 
@@ -65,7 +65,7 @@ def quantize(source: Path, target: Path, name: str, *, threads: int = 0, progres
         worker.join(0.5)
         if progress is not None and target.exists():
             progress("quantising", min(target.stat().st_size, total), total)
-    if outcome != [0] and "iostream error" in last_words():  # all that llama.cpp says of a failed write
+    if outcome != [0] and "iostream error" in first_error():  # all that llama.cpp says of a failed write
         raise disk_full(target.parent, "llama.cpp could not write the whole quantised file")
     if outcome != [0] or not target.exists():
-        raise TrainerError(f"{source}: llama.cpp cannot quantise it to {name}: {last_words() or 'no reason given'}")
+        raise TrainerError(f"{source}: llama.cpp cannot quantise it to {name}: {first_error() or 'no reason given'}")

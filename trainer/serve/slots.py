@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Generator, Sequence
 from contextlib import asynccontextmanager
 
 from trainer.errors import TrainerError
-from trainer.export.llama_library import forget_log, last_words, llama_library, thread_count
+from trainer.export.llama_library import first_error, forget_log, llama_library, thread_count
 from trainer.export.llama_runtime import GgufModel
 
 BATCH = 512
@@ -50,7 +50,7 @@ class Slot:
         self._context = self._library.llama_init_from_model(weights.model, settings)
         if not self._context:
             raise TrainerError(
-                f"{weights.path}: no room for a context of {context} tokens ({last_words() or 'llama.cpp gave none'}); "
+                f"{weights.path}: no room for a context of {context} tokens ({first_error() or 'no reason given'}); "
                 "lower --context or --slots"
             )
         self._memory = self._library.llama_get_memory(self._context)
@@ -103,11 +103,12 @@ class Slot:
 
     def _evaluate(self, ids: Sequence[int]) -> None:
         array = (ctypes.c_int32 * len(ids))(*ids)
+        forget_log()
         status = self._library.llama_decode(self._context, self._library.llama_batch_get_one(array, len(ids)))
         if status != 0:
             self._library.llama_memory_clear(self._memory, True)
             self.evaluated.clear()
-            raise TrainerError(f"llama.cpp cannot evaluate ({last_words() or f'status {status}'})")
+            raise TrainerError(f"llama.cpp cannot evaluate ({first_error() or f'status {status}'})")
         self.evaluated += ids
 
     def _sampler(self, temperature: float) -> ctypes.c_void_p:

@@ -119,11 +119,22 @@ def test_context_is_never_overrun(exported: Any) -> None:
         assert len(small.generate([1] * 250, max_new_tokens=100)) <= 6
 
 
-@pytest.mark.parametrize("content", [b"", b"GGUF", b"hello world", b"GGUF\x03\x00\x00\x00" + b"\xff" * 64])
-def test_file_that_cannot_be_loaded_is_one_line(tmp_path: Path, content: bytes, capfd: Any) -> None:
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "failed to read magic"),
+        (b"GGUF", "failed to read header"),
+        (b"hello world", "invalid magic characters: 'hell'"),
+        (b"GGUF\x03\x00\x00\x00" + b"\xff" * 64, "number of tensors is -1"),
+        (None, "data is not within the file bounds"),
+    ],
+)
+def test_file_that_cannot_be_loaded_is_one_line_with_the_cause(
+    exported: Any, tmp_path: Path, content: bytes | None, reason: str, capfd: Any
+) -> None:
     path = tmp_path / "x.gguf"
-    path.write_bytes(content)
-    with pytest.raises(TrainerError, match=r"x\.gguf: llama\.cpp cannot load it") as failure:
+    path.write_bytes(exported.plain.read_bytes()[:-100_000] if content is None else content)
+    with pytest.raises(TrainerError, match=rf"x\.gguf: llama\.cpp cannot load it: .*{reason}") as failure:
         GgufModel(path)
     assert "\n" not in str(failure.value)
     assert capfd.readouterr() == ("", "")
