@@ -90,12 +90,13 @@ class ServedModel:
 
     async def _ask(self) -> bool:
         listed = (await self._get("/api/tags")).get("models")
-        if isinstance(listed, list):
-            tags = {str(one.get("name")): str(one.get("digest")) for one in listed if isinstance(one, dict)}
+        cards = [card for card in listed if isinstance(card, dict)] if isinstance(listed, list) else []
+        tags = {str(card.get("name")): str(card["digest"]) for card in cards if card.get("digest")}
+        if tags:  # llama-server has this list, too, without digests
             return is_another_tag(tags, self._model, self._digests)
         said = [(await self._get("/props")).get("model_path")]
-        cards = (await self._get("/v1/models")).get("data")
-        for card in cards if isinstance(cards, list) else []:
+        listed = (await self._get("/v1/models")).get("data")
+        for card in listed if isinstance(listed, list) else []:
             said += [card.get("id"), card.get("root")] if isinstance(card, dict) else []
         return any(names_another(Path(str(name)).name, self._version) for name in said)
 

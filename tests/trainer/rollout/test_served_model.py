@@ -72,7 +72,13 @@ TAGS = {
 }
 SERVERS: dict[str, tuple[dict[str, Any], bool]] = {
     "Ollama, another file": ({"/api/tags": TAGS}, True),
-    "llama-server, another file": ({"/props": {"model_path": "/models/llama-claude-ppo-v7-q4_k_m.gguf"}}, True),
+    "llama-server, another file": (
+        {
+            "/api/tags": {"models": [{"name": "cc-claude-agent", "digest": ""}]},
+            "/props": {"model_path": "/models/llama-claude-ppo-v7-q4_k_m.gguf"},
+        },
+        True,
+    ),
     "llama-server, ours": ({"/props": {"model_path": "/models/llama-claude-ppo-v1-q4_k_m.gguf"}}, False),
     "claude-trainer serve, another version": ({"/v1/models": {"data": [{"id": "llama-claude-ppo-v7"}]}}, True),
     "claude-trainer serve, ours": ({"/v1/models": {"data": [{"id": "llama-claude-ppo-v1"}]}}, False),
