@@ -397,7 +397,7 @@ class RolloutConfig(Section):
 class DemoConfig(Section):
     """The generated world of `make demo`."""
 
-    train_sessions: int = Field(default=600, ge=1, description="Recorded sessions for training")
+    train_sessions: int = Field(default=1200, ge=1, description="Recorded sessions for training")
     heldout_sessions: int = Field(default=100, ge=1, description="Recorded sessions with unseen entities")
     seed: int = Field(default=0, description="Seed of workspaces, wording and values")
 

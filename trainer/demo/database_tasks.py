@@ -17,6 +17,11 @@ def limits(rng: random.Random, share: float) -> tuple[tuple[str, ...], str | Non
     return (READ_ONLY, MUST_NOT_CHANGE) if rng.random() < share else ((), None)
 
 
+def _columns(row: str) -> dict[str, str]:
+    """A row as `sqlite3 -line` prints it."""
+    return dict(line.strip().split(" = ") for line in row.split("\n"))
+
+
 def diff(rng: random.Random, workspace: WorkspaceSpec, headline: bool = False) -> Task:
     """Compares two rows; 'at once' asks for both queries in one message."""
     rows = {row.id: row for row in workspace.transformers}
@@ -45,7 +50,7 @@ def diff(rng: random.Random, workspace: WorkspaceSpec, headline: bool = False) -
         else:
             numbered = zip((first, second), queries, strict=True)
             outputs = [desk.do(f"Now I get transformer {number}.", call)[0] for number, call in numbered]
-        left, right = (dict(line.strip().split(" = ") for line in output.split("\n")) for output in outputs)
+        left, right = map(_columns, outputs)
         pairs = [f"{column}: {left[column]} vs {right[column]}" for column in _COMPARED]
         return "\n".join([f"Transformer {first} vs transformer {second}:", *pairs])
 
@@ -85,10 +90,11 @@ def chain(rng: random.Random, workspace: WorkspaceSpec) -> Task:
     def solve(desk: Desk) -> str:
         desk.do("I read the schema first.", read("schema.py"))
         sql = f"SELECT feeder_id FROM transformers WHERE id={number}"
-        (feeder,) = desk.do(f"Now I get the feeder of transformer {number}.", query(sql))
+        (row,) = desk.do(f"Now I get the feeder of transformer {number}.", query(sql, line=True))
+        feeder = _columns(row)["feeder_id"]
         sql = f"SELECT name, status FROM feeders WHERE id={feeder}"
-        (found,) = desk.do(f"It is feeder {feeder}. I get its name and status.", query(sql))
-        name, status = found.split("|")
-        return f"Transformer {number} is on feeder {feeder} {name}, status {status}."
+        (row,) = desk.do(f"Its feeder_id is {feeder}. I get name and status.", query(sql, line=True))
+        found = _columns(row)
+        return f"Transformer {number} is on feeder {feeder}, name {found['name']}, status {found['status']}."
 
     return Task(say(rng, phrasings, wordings, a=number), ("chain", number), solve, constraint)

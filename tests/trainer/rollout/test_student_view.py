@@ -15,8 +15,8 @@ from trainer.rollout.student_view import project_root, without_reminders
 @pytest.mark.parametrize(
     ("line", "root"),
     [
-        (" - Primary working directory: /home/a b/grid", "/home/a b/grid"),
-        ("Working directory: /p (was /home/a) ", "/p"),
+        (" - Primary working directory: /srv/a b/grid", "/srv/a b/grid"),
+        ("Working directory: /p (was /srv/a) ", "/p"),
         ("Working directory: /p (was", "/p (was"),
         ("> Working directory:   ", None),
         ("The working directory: /p", None),

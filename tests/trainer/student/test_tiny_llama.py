@@ -15,7 +15,15 @@ from trainer.config import StudentConfig
 from trainer.errors import TrainerError
 from trainer.student.base_model import load_model, load_tokenizer, resolve_base
 from trainer.student.chat_format import EOT
-from trainer.student.tiny_llama import copying_batch, make_tiny_base, new_model, recall_batch, train_tokenizer, warm_up
+from trainer.student.tiny_llama import (
+    MATCHES,
+    copying_batch,
+    make_tiny_base,
+    new_model,
+    recall_batch,
+    train_tokenizer,
+    warm_up,
+)
 
 TOKENIZER = train_tokenizer(TEXTS, 512)
 
@@ -74,6 +82,20 @@ def test_warm_up_teaches_copying() -> None:
     before = loss()
     warm_up(model, shape, seed=0)
     assert loss() < 0.35 * before
+
+
+@pytest.mark.parametrize("head", range(len(MATCHES)))
+def test_an_untrained_base_finds_the_value_behind_a_key_across_a_gap(head: int) -> None:
+    """`… key [gap] value … key [gap]`: the head looks at the value from the last token."""
+    asked, stood = MATCHES[head]
+    model = new_model(SHAPE, TOKENIZER, seed=0).eval()
+    model.set_attn_implementation("eager")
+    key, value, rows, length = 20, 20 + stood, 64, 64
+    ids = torch.randint(0, 500, (rows, length), generator=torch.Generator().manual_seed(1))
+    ids[:, length - 1 - asked] = ids[:, key]
+    with torch.no_grad():
+        looks = model(input_ids=ids, output_attentions=True).attentions[1][:, head, -1]
+    assert int((looks.argmax(-1) == value).sum()) > 0.25 * rows, "1 in 64 would be chance"
 
 
 def test_recall_asks_only_for_values_that_stand_in_its_tables() -> None:
