@@ -2,7 +2,8 @@
 
     decisions.jsonl  decisions.jsonl.1  …  decisions.jsonl.N      from the newest to the oldest lines
 
-Several processes may append to it. Each line is one write, so that a killed process leaves none in halves.
+Several processes may append to it. Each line is one write. Where a kill cuts one off after all (a kernel may end a
+write at the border of a page), the next line begins anew, so that only the one that was being written is lost.
 """
 
 from __future__ import annotations
@@ -40,19 +41,22 @@ class BoundedLog:
                 self._rotate()
                 os.close(handle)
                 handle = self._open()
-            os.write(handle, line + b"\n")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            size = os.fstat(handle).st_size
+            torn = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
+            os.write(handle, b"\n" * torn + line + b"\n")
         finally:
             os.close(handle)
 
     def _open(self) -> int:
-        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        return os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
 
     def _rotate(self) -> None:
         """Moves every file one further, unless another process has just done it."""
         folder = os.open(self._path.parent, os.O_RDONLY)
         try:
             fcntl.flock(folder, fcntl.LOCK_EX)
-            if self._path.stat().st_size < self._limit:
+            if not self._path.exists() or self._path.stat().st_size < self._limit:
                 return
             files = [self._path, *(_aside(self._path, number) for number in range(1, self._kept + 1))]
             for source, target in reversed(list(itertools.pairwise(files))):

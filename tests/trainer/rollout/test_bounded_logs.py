@@ -31,6 +31,17 @@ def test_the_oldest_lines_go_and_the_others_stay_in_their_order(tmp_path: Path) 
     assert len(found) >= 20
 
 
+def test_a_line_that_a_kill_cut_off_takes_no_other_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    log = BoundedLog(path, limit=1000, kept=1)
+    log.append(b"one")
+    with path.open("ab") as stream:
+        stream.write(b"tw")
+    log.append(b"three")
+    log.append(b"four")
+    assert list(lines_of(path)) == [b"one", b"tw", b"three", b"four"]
+
+
 def _write(path: Path, who: int) -> None:
     log = BoundedLog(path, limit=2000, kept=50)
     for number in range(500):
