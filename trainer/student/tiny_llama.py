@@ -8,8 +8,8 @@ Induction circuit (Elhage et al. 2021, "A Mathematical Framework for Transformer
 of layer 0 attend to the token before, the one before that and the third, and write copies of them to places of their
 own. A head of layer 1 looks for positions whose previous token equals the current one and copies what stands there; the
 others do so across a gap, from `key between value` to `key other`. Without those heads recall across a gap was not
-learned in minutes (57 % of the tokens right after 400 steps as after 1,400: values that have begun are continued, none is
-begun); with them it grows from the first steps.
+learned in minutes (57 % of the tokens right after 400 steps as after 1,400: values that have begun are continued, none
+is begun); with them it grows from the first steps.
 """
 
 from __future__ import annotations
